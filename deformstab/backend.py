@@ -1,0 +1,59 @@
+"""The one place that knows which backend Keras runs on: compiling a pure function of tensors."""
+
+import keras
+
+
+def compiled(function, *signature, jit: bool = True):
+    """`function` compiled for the current backend.
+
+    TensorFlow fuses a gather only under XLA (measured: 5–6× slower without), and an XLA function
+    works inside other graphs and inside `tf.data` alike; so what is compiled here is as fast when
+    called eagerly. PyTorch runs eagerly, as Keras does there.
+
+    Args:
+        function: of tensors only, by position; pure, except for Keras variables that it reads.
+        *signature: (shape, dtype) of each tensor, `None` for an unknown size. TensorFlow traces
+            once, for this signature.
+        jit: whether TensorFlow should use XLA. Convolutions on a CPU are faster without.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+        traced = tf.function(function, specs, autograph=False, jit_compile=jit or None)
+        with tf.init_scope():  # the trace belongs to no graph that happens to be under construction
+            return traced.get_concrete_function()
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def compiled_model_step(function, model, *signature):
+    """`function`, which calls `model` in inference mode, compiled; it sees later weights as well.
+
+    Args:
+        function: of tensors only, by position.
+        model: the Keras model whose variables it reads.
+        *signature: as for `compiled`.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        variables = model.variables
+
+        @jax.jit
+        def stateless(values, *tensors):
+            # Under jit the values of Keras variables would become constants of the trace.
+            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+                return function(*tensors)
+
+        return lambda *tensors: stateless([variable.value for variable in variables], *tensors)
+    if backend == "torch":
+        import torch
+
+        return torch.no_grad()(function)
+    return compiled(function, *signature, jit=False)

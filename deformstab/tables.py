@@ -1,0 +1,133 @@
+"""Column names of every table, and writing that is complete or absent, never half a file."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+
+import pandas as pd
+
+SENSITIVITY_COLUMNS = {
+    "layer": "str",
+    "layer_index": "int64",
+    "layer_type": "str",
+    "metric": "str",
+    "distance": "float64",
+    "baseline": "float64",
+    "sensitivity": "float64",
+    "sensitivity_low": "float64",
+    "sensitivity_high": "float64",
+    "images": "int64",
+    "deformations": "int64",
+    "rms_displacement": "float64",
+    "folded_fraction": "float64",
+    "note": "str",
+}
+SMOOTHNESS_COLUMNS = {
+    "layer": "str",
+    "layer_index": "int64",
+    "layer_type": "str",
+    "kernel_height": "int64",
+    "kernel_width": "int64",
+    "total_variation": "float64",
+    "norm": "float64",
+    "smoothness": "float64",
+    "note": "str",
+}
+TIME_COLUMNS = {"epoch": "int64", "step": "int64"}
+
+# What a provenance file names: everything whose version can move a number or a picture.
+_PACKAGES = (
+    *("deformstab", "numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
+    *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn"),
+)
+
+
+def table(rows, columns: dict) -> pd.DataFrame:
+    """A DataFrame with exactly these columns, in this order and of these types."""
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+
+
+def write_bytes(content: bytes, path) -> None:
+    """Writes a file so that a reader finds the old content or the new one, nothing between."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files only their owner can read; a result is for everyone the folder is for.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(text: str, path) -> None:
+    """Writes a text file, atomically, in UTF-8."""
+    write_bytes(text.encode(), path)
+
+
+def write_csv(frame: pd.DataFrame, path) -> None:
+    """Writes a table as CSV, atomically; floats keep every digit they have."""
+    write_text(frame.to_csv(index=False, lineterminator="\n"), path)
+
+
+def write_json(value, path) -> None:
+    """Writes a JSON file, atomically; NaN is written as `null`, which every reader knows."""
+    write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
+
+
+def read_csv(path, columns: dict | None = None) -> pd.DataFrame:
+    """Reads a table written by `write_csv`; `columns` gives the types where they matter."""
+    text = [name for name, kind in (columns or {}).items() if kind == "str"]
+    frame = pd.read_csv(path, dtype={name: "str" for name in text}, float_precision="round_trip")
+    frame[text] = frame[text].fillna("")
+    return frame.astype({name: kind for name, kind in (columns or {}).items() if name in frame})
+
+
+def provenance() -> dict:
+    """What this process computes with: versions, machine, devices, and the git commit if any."""
+    import keras
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+        "devices": [str(device) for device in keras.distribution.list_devices()],
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit this package's source is at, `None` when it is installed from elsewhere."""
+    folder = pathlib.Path(__file__).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        tracked = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", pathlib.Path(__file__).name],
+            capture_output=True,
+        )
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return None
+    return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None
