@@ -1,0 +1,83 @@
+"""Intervals: of a sensitivity over its images, and of a mean over seeds."""
+
+import numpy as np
+from scipy import special
+
+
+def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): Student's t interval of a mean; NaN bounds for fewer than two values."""
+    values = np.asarray(values, "float64")
+    if len(values) < 2:
+        return float(values.mean()) if len(values) else np.nan, np.nan, np.nan
+    half = _student(len(values) - 1, confidence) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def sensitivity_interval(
+    distances, pairs, confidence: float = 0.95
+) -> tuple[float, float, float, float, float]:
+    """A sensitivity with its interval over images.
+
+    The delete-one jackknife of log(sensitivity) over images: each image is left out once, from the
+    mean of the numerator and from all its pairs at the same time, and Student's t with n - 1
+    degrees of freedom gives the interval. A bootstrap would resample images with repetition, and
+    pair an image with its own copy; the jackknife has no such pairs, draws nothing, and takes
+    n² log n operations. (Leaving one *value* out fails for the median of n values; the median over
+    the n²/2 pairs, of which an image takes away n, is smooth enough. A simulation in the tests
+    shows the coverage.)
+
+    Args:
+        distances: [images], of each image to its deformed self (mean over its deformations).
+        pairs: [images, images], distances between images; only i < j is read.
+        confidence: of the interval.
+
+    Returns:
+        (distance, baseline, sensitivity, low, high): the mean of `distances`, the median over all
+        pairs, their ratio, and its interval (NaN for fewer than four images).
+    """
+    distances, pairs = np.asarray(distances, "float64"), np.asarray(pairs, "float64")
+    images = len(distances)
+    first, second = np.triu_indices(images, 1)
+    values = pairs[first, second]
+    order = np.argsort(values, kind="stable")
+    values, first, second = values[order], first[order], second[order]
+    distance, baseline = float(distances.mean()), _median_of_sorted(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sensitivity = float(np.divide(distance, baseline))
+        if images < 4:
+            return distance, baseline, sensitivity, np.nan, np.nan
+        means = (distances.sum() - distances) / (images - 1)
+        replicates = np.log(means / _leave_one_out_medians(values, first, second, images))
+    if not np.isfinite(replicates).all():  # no deformation moved anything, or no image differs
+        bound = sensitivity if distance == 0 else np.nan
+        return distance, baseline, sensitivity, bound, bound
+    spread = np.sqrt((images - 1) * replicates.var())
+    factor = np.exp(_student(images - 1, confidence) * spread)
+    return distance, baseline, sensitivity, sensitivity / factor, sensitivity * factor
+
+
+def _leave_one_out_medians(values, first, second, images) -> np.ndarray:
+    """The median of the sorted pair values without the pairs of each image in turn: [images].
+
+    The k-th value that is left stands at k + (how many of the removed stand before it).
+    """
+    places = np.arange(len(values))
+    owner = np.concatenate([first, second])
+    # The places of each image's pairs, in ascending order: [images, images - 1].
+    by_image = np.concatenate([places, places])[np.argsort(owner, kind="stable")]
+    by_image = np.sort(by_image.reshape(images, images - 1), axis=1)
+    kept_before = by_image - np.arange(images - 1)
+    left = len(values) - (images - 1)
+    middle = []
+    for rank in ((left - 1) // 2, left // 2):
+        middle.append(values[rank + (kept_before <= rank).sum(axis=1)])
+    return (middle[0] + middle[1]) / 2
+
+
+def _median_of_sorted(values) -> float:
+    count = len(values)
+    return float((values[(count - 1) // 2] + values[count // 2]) / 2)
+
+
+def _student(degrees: int, confidence: float) -> float:
+    return float(special.stdtrit(degrees, 0.5 + confidence / 2))
