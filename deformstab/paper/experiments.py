@@ -1,0 +1,216 @@
+"""What is run: one Experiment a network, and the presets that list them."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from deformstab._version import __version__
+from deformstab.downsampling import DOWNSAMPLING_KINDS, check_downsampling
+from deformstab.models import IMAGENET_BLOCKS
+from deformstab.paper import datasets
+
+TASKS = ("true_labels", "random_labels", "random_images", "deformed_classes")
+# The studies: main is the CIFAR-10 part of Figures 2, 4, 5b; large the ImageNet part of 2 and 4.
+STUDIES = ("main", "large", "tasks", "filters")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One network: what it learns, how, and what is measured. Equal fields, equal results.
+
+    Attributes:
+        study: the question it belongs to, one of `STUDIES`.
+        dataset, data_dir, data_fingerprint, image_size, train_images: the data.
+        task: "true_labels", "random_labels", "random_images", "deformed_classes".
+        class_displacement: max_displacement within a class, in pixels, for "deformed_classes".
+        downsampling, blocks, sigma: the network; σ of the Gaussian over its initial filters.
+        seed: of the initialization, the order of the data and what the task draws.
+        epochs: 0 for a network that is measured at initialization only.
+        batch_size, learning_rate: of the training, by Adam.
+        control_points, max_displacement: of the deformations that measure it.
+        measured_images: test images that measure it, the same for every network.
+    """
+
+    study: str
+    dataset: str
+    downsampling: str
+    seed: int
+    data_dir: str | None = None
+    data_fingerprint: str = ""
+    image_size: int = 32
+    train_images: int = 1200
+    task: str = "true_labels"
+    class_displacement: float = 0.0
+    blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
+    sigma: float = 0.0
+    epochs: int = 4
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    control_points: int = 3
+    max_displacement: float = 2.0
+    measured_images: int = 128
+
+    @property
+    def id(self) -> str:
+        """A readable name with a hash of every field and of the package's version."""
+        text = json.dumps([dataclasses.asdict(self), __version__], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        detail = {
+            "tasks": f"C{self.class_displacement:g}",
+            "filters": f"sigma{self.sigma:g}",
+        }.get(self.study, self.task)
+        parts = (self.study, self.dataset, self.downsampling, detail, f"seed{self.seed}", digest)
+        return "-".join(parts)
+
+    @property
+    def cost(self) -> float:
+        """Roughly the seconds it takes on two cores: only ratios matter, to the progress bar."""
+        pixels = [self.image_size**2 / 4**block for block in range(len(self.blocks))]
+        convolved = sum(size * n * width for size, (n, width) in zip(pixels, self.blocks)) / 2**16
+        return 1.0 + 1e-3 * convolved * (self.epochs * self.train_images + self.measured_images)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All choices of one reproduction; its experiments follow from them.
+
+    The flags of `bin/reproduce_figures` are these fields; see there for what each is.
+    """
+
+    name: str
+    dataset: str = "photos"
+    data_dir: str | None = None
+    image_size: int = 32
+    downsampling: tuple = DOWNSAMPLING_KINDS
+    seeds: int = 3
+    seed: int = 0
+    epochs: int = 4
+    train_images: int = 1200
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    measured_images: int = 128
+    blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
+    max_displacement: float = 2.0
+    tasks_dataset: str = "digits"
+    tasks_data_dir: str | None = None
+    tasks_downsampling: str = "max"
+    class_displacements: tuple = (1.0, 2.0, 3.0, 4.0)
+    filters_downsampling: str = "subsample"
+    sigmas: tuple = (0.0, 0.5, 0.75, 1.0, 2.0)
+    large_dataset: str = "photos"
+    large_data_dir: str | None = None
+    large_image_size: int = 64
+    large_downsampling: tuple = ("max", "strided_relu")
+    large_train_images: int = 600
+    large_epochs: int = 4
+    large_blocks: tuple = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
+    demonstration: str = field(default="", compare=False)
+
+    def __post_init__(self):
+        positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate")
+        for name in (*positive, "large_train_images", "large_epochs", "max_displacement"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, received {getattr(self, name)}")
+        if self.measured_images < 2:
+            raise ValueError(f"measured_images must be at least 2, received {self.measured_images}")
+        if self.train_images < 20 or self.large_train_images < 20:
+            raise ValueError("train_images and large_train_images must be at least 20")
+        if min(self.sigmas, default=0) < 0 or min(self.class_displacements, default=0) < 0:
+            raise ValueError("sigmas and class_displacements must be at least 0")
+        if not self.downsampling:
+            raise ValueError(f"downsampling is empty; choose from {', '.join(DOWNSAMPLING_KINDS)}")
+        kinds = (*self.downsampling, self.tasks_downsampling, self.filters_downsampling)
+        for kind in (*kinds, *self.large_downsampling):
+            check_downsampling(kind)
+        datasets.check_source(self.dataset, self.data_dir)
+        datasets.check_source(self.tasks_dataset, self.tasks_data_dir)
+        datasets.check_source(self.large_dataset, self.large_data_dir)
+
+    def configuration(self) -> dict:
+        """Every choice, as JSON holds it: what identifies the results of a folder."""
+        fields = dataclasses.asdict(self)
+        del fields["demonstration"]
+        return json.loads(json.dumps(fields))
+
+    def experiments(self, studies=STUDIES) -> list[Experiment]:
+        """The networks of the given studies, those of one architecture next to each other."""
+        training = {
+            "epochs": self.epochs,
+            "train_images": self.train_images,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "measured_images": self.measured_images,
+            "blocks": self.blocks,
+            "max_displacement": self.max_displacement,
+            "image_size": self.image_size,
+        }
+        main = {**training, **_source(self.dataset, self.data_dir)}
+        tasks = {**training, **_source(self.tasks_dataset, self.tasks_data_dir)}
+        large = {
+            **training,
+            **_source(self.large_dataset, self.large_data_dir),
+            "epochs": self.large_epochs,
+            "train_images": self.large_train_images,
+            "image_size": self.large_image_size,
+            "blocks": self.large_blocks,
+            # The paper's 5×5 grid and 10 px of 224.
+            "control_points": 5,
+            "max_displacement": self.large_image_size * 10 / 224,
+        }
+        seeds = [self.seed + number for number in range(self.seeds)]
+        found = {
+            "main": [
+                Experiment("main", downsampling=kind, seed=seed, task=task, **main)
+                for kind in self.downsampling
+                for task in ("true_labels", "random_labels")
+                for seed in seeds
+            ],
+            "large": [
+                Experiment("large", downsampling=kind, seed=seed, **large)
+                for kind in self.large_downsampling
+                for seed in seeds
+            ],
+            "tasks": [
+                Experiment(
+                    "tasks",
+                    downsampling=self.tasks_downsampling,
+                    seed=seed,
+                    task="deformed_classes",
+                    class_displacement=float(displacement),
+                    **tasks,
+                )
+                for displacement in self.class_displacements
+                for seed in seeds
+            ],
+            "filters": [
+                Experiment(
+                    "filters",
+                    downsampling=self.filters_downsampling,
+                    seed=seed,
+                    sigma=float(sigma),
+                    **{**main, "epochs": 0},
+                )
+                for sigma in self.sigmas
+                for seed in seeds
+            ],
+        }
+        return [experiment for study in STUDIES if study in studies for experiment in found[study]]
+
+
+def _source(dataset, data_dir) -> dict:
+    fingerprint = datasets.fingerprint(data_dir)
+    return {"dataset": dataset, "data_dir": data_dir, "data_fingerprint": fingerprint}
+
+
+PRESETS = {
+    "quick": Preset(
+        "quick",
+        demonstration=(
+            "This is a demonstration, not evidence: narrow networks, trained briefly on crops of "
+            "ten photographs. It shows that everything works and what the figures look like; "
+            "whether a claim of the paper holds, it cannot say."
+        ),
+    ),
+}
+assert len(IMAGENET_BLOCKS) == len(PRESETS["quick"].large_blocks)

@@ -1,0 +1,52 @@
+"""Figure 2: sensitivity of each layer by kind of downsampling, before and after training."""
+
+from deformstab.paper.figures import style
+
+STUDIES = ("large", "main")
+TABLES = ("sensitivity", "training")
+CLAIMS = (
+    "pooling-stabilizes-init",
+    "training-changes-stability",
+    "kinds-converge",
+    "euclidean-agrees",
+)
+TITLE = "Sensitivity of each layer by kind of downsampling, at initialization and trained"
+
+_PANELS = (
+    ("a", "large", "initial", "larger images, initialization"),
+    ("b", "large", "trained", "larger images, trained"),
+    ("c", "main", "initial", "all five kinds, initialization"),
+    ("d", "main", "trained", "all five kinds, trained"),
+)
+
+
+def plot(results):
+    fig, axes = style.figure(7.2, 5.2, nrows=2, ncols=2, sharey="row")
+    with style.context():
+        for axis, (letter, study, phase, title) in zip(axes.flat, _PANELS):
+            style.panel(axis, letter, title)
+            table = results.sensitivity(study, phase)
+            if table.empty:
+                style.not_run(axis)
+            else:
+                style.kind_lines(axis, table, "sensitivity")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("normalized sensitivity")
+            axis.set_ylim(bottom=0)
+        style.legend(fig, axes.flat)
+    return fig
+
+
+def caption(results):
+    preset = results.preset
+    large = preset.large_image_size
+    return (
+        "Figure 2. Deformation sensitivity of the input (in), every convolution (block.number) and "
+        "every downsampling layer (↓): mean cosine distance of an image to its deformed self, over "
+        f"the median of all pairs of {preset.measured_images} test images, one draw an image. Lines: "
+        "mean over seeds; bands: ±2 standard deviations over seeds (not intervals). (a, b) In place "
+        f"of ImageNet: {results.describe('large')}; 5×5 control points, up to {large * 10 / 224:.2f} "
+        f"px. (c, d) In place of CIFAR-10: {results.describe('main')}; 3×3 control points, up to "
+        f"{preset.max_displacement:g} px. Inputs in [-1, 1]; inference mode, batch normalization "
+        "re-estimated after training."
+    )

@@ -1,0 +1,191 @@
+"""How figures look: pretty names, colours, axes, captions. Tables keep the raw names."""
+
+import io
+import textwrap
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from deformstab.downsampling import DOWNSAMPLING_KINDS
+from deformstab.tables import write_bytes
+
+KIND_LABELS = {
+    "subsample": "subsampling",
+    "max": "max pooling",
+    "average": "average pooling",
+    "strided": "strided convolution",
+    "strided_relu": "strided convolution + ReLU",
+}
+KIND_COLOURS = dict(zip(DOWNSAMPLING_KINDS, sns.color_palette("colorblind", 5)))
+KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
+
+_CONDITIONS = ["study", "downsampling", "class_displacement"]
+# No date in the PDF: the same results give the same bytes.
+_FORMATS = {"png": {"dpi": 200}, "pdf": {"metadata": {"CreationDate": None}}}
+_RC = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+
+def figure(width: float, height: float, **subplots):
+    """(figure, axes) of a size in inches, laid out without overlap."""
+    with plt.rc_context(_RC):
+        return plt.subplots(figsize=(width, height), layout="constrained", **subplots)
+
+
+def context():
+    """The rc context that everything drawn on a figure of `figure` is drawn in."""
+    return plt.rc_context(_RC)
+
+
+def layer_label(name: str) -> str:
+    """A short axis label: `block2_conv1_relu` → 2.1, `block2_downsample` → ↓2, `input` → in."""
+    if name == "input":
+        return "in"
+    block, rest = name.removeprefix("block").split("_", 1)
+    return f"↓{block}" if rest.startswith("downsample") else f"{block}.{rest[4]}"
+
+
+def lines(axis, table: pd.DataFrame, y: str, hue: str, colours: dict, labels: dict, markers=None):
+    """Mean over seeds with a band of ±2 standard deviations, one line for each value of `hue`.
+
+    Raises:
+        ValueError: a seed has several rows for one point, which a mean would hide.
+    """
+    key = [hue, "seed", "layer"]
+    if table.duplicated(key).any():
+        raise ValueError(f"several rows for one of {key}; select one condition first")
+    order = [value for value in colours if value in set(table[hue])]
+    markers = markers or dict.fromkeys(order, "o")
+    layers = table.drop_duplicates("layer").sort_values("layer_index")["layer"]
+    positions = {layer: place for place, layer in enumerate(layers)}
+    sns.lineplot(
+        table.assign(position=table["layer"].map(positions)),
+        x="position",
+        y=y,
+        hue=hue,
+        hue_order=order,
+        palette=colours,
+        style=hue,
+        style_order=order,
+        markers=markers,
+        dashes=False,
+        errorbar=("sd", 2),
+        err_kws={"alpha": 0.15, "linewidth": 0},
+        markersize=4,
+        linewidth=1.2,
+        legend=False,
+        ax=axis,
+    )
+    axis.set_xticks(list(positions.values()), [layer_label(layer) for layer in layers])
+    if len(layers) > 10:
+        axis.tick_params(axis="x", labelsize=5.5)
+    axis.set(xlabel="layer", ylabel="")
+    for value in order:  # handles with both colour and marker, for one legend a figure
+        axis.plot(
+            [],
+            [],
+            color=colours[value],
+            marker=markers[value],
+            markersize=4,
+            linewidth=1.2,
+            label=labels[value],
+        )
+
+
+def kind_lines(axis, table, y):
+    """`lines` by kind of downsampling, in the colours and order that kinds have everywhere."""
+    lines(axis, table, y, "downsampling", KIND_COLOURS, KIND_LABELS, KIND_MARKERS)
+
+
+def initial_line(axis, table: pd.DataFrame, y: str):
+    """The dotted line: the mean at initialization, over kinds and seeds, of each layer."""
+    mean = table.groupby("layer")[y].mean()
+    layers = table.drop_duplicates("layer").sort_values("layer_index")["layer"]
+    axis.plot(range(len(layers)), mean[layers], ":", color="0.2", lw=1.2, label="initialization")
+
+
+def legend(fig, axes, rows: int = 1):
+    """One legend below all panels, each entry once, in so many rows."""
+    entries = {}
+    for axis in axes:
+        entries |= dict(zip(*reversed(axis.get_legend_handles_labels())))
+    if not entries:
+        return
+    order = [*KIND_LABELS.values(), *entries]  # kinds in their order, whichever panel came first
+    entries = dict(sorted(entries.items(), key=lambda entry: order.index(entry[0])))
+    space = (0.17 * rows + 0.06) / fig.get_figheight()
+    fig.get_layout_engine().set(rect=(0, space, 1, 1 - space))
+    columns = -(-len(entries) // rows)
+    fig.legend(
+        entries.values(), entries.keys(), loc="lower center", bbox_to_anchor=(0.5, 0), ncols=columns
+    )
+
+
+def smoothness_limits(axis, *tables):
+    """Limits the y axis to all means and the bands of the later half of the layers.
+
+    Early layers have so few weights that their bands alone would decide the scale.
+    """
+    bounds = []
+    for table in tables:
+        if table.empty:
+            continue
+        late = table["layer_index"] > table["layer_index"].median()
+        points = table.groupby([late, "layer", *_CONDITIONS])["smoothness"]
+        mean, deviation = points.mean(), points.std(ddof=1).fillna(0)
+        bounds += [mean.min(), mean.max()]
+        bounds += [(mean - 2 * deviation)[True].min(), (mean + 2 * deviation)[True].max()]
+    if bounds:
+        margin = 0.1 * (max(bounds) - min(bounds))
+        axis.set_ylim(min(bounds) - margin, max(bounds) + margin)
+
+
+def panel(axis, letter: str, title: str):
+    """A panel's title, with its letter."""
+    axis.set_title(f"({letter}) {title}", loc="left")
+
+
+def not_run(axis):
+    """Says in a panel that its runs were not asked for."""
+    axis.text(0.5, 0.5, "not run", ha="center", va="center", color="0.5", transform=axis.transAxes)
+    axis.set(xticks=[], yticks=[])
+
+
+def show(axis, image):
+    """An image in [-1, 1] without axes; one channel is grey."""
+    image = (image + 1) / 2
+    grey = image.shape[-1] == 1
+    axis.imshow(image.squeeze(-1) if grey else image, cmap="gray" if grey else None, vmin=0, vmax=1)
+    axis.set_axis_off()
+
+
+def save(fig: Figure, caption: str, path) -> None:
+    """Writes a figure as PNG and PDF, its caption below it; `path` has no suffix."""
+    with context():
+        # Arranged once; the caption then stands below what was arranged, and the figure grows.
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
+        width, height = fig.get_size_inches()
+        text = textwrap.fill(caption, int(width * 19))
+        space = 0.135 * (text.count("\n") + 1) + 0.15
+        fig.text(0.01, -0.08 / height, text, va="top", ha="left", fontsize=7, color="0.25")
+        box = Bbox.from_extents(0, -space, width, height)
+        for suffix, options in _FORMATS.items():
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format=suffix, bbox_inches=box, **options)
+            write_bytes(buffer.getvalue(), f"{path}.{suffix}")
+    plt.close(fig)

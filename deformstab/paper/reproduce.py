@@ -1,0 +1,127 @@
+"""From a preset to a folder of results: what `bin/reproduce_figures` calls."""
+
+import json
+import pathlib
+
+from tqdm import tqdm
+
+from deformstab._version import __version__
+from deformstab.paper import approximations, claims, pooling, report, runs
+from deformstab.paper.experiments import Preset
+from deformstab.paper.figures import FIGURES, resolve, style
+from deformstab.paper.results import Results
+from deformstab.splines import warn_if_folding
+from deformstab.tables import provenance, write_csv, write_json, write_text
+
+_PROVENANCE = "provenance.json"
+
+
+def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_figures") -> Results:
+    """Runs what is not finished, then writes tables, figures, claims and provenance.
+
+    Args:
+        preset: all choices.
+        output_dir: of the results. Another configuration's results in it are refused.
+        figures: names of figures ("2") or panels ("2c"), by default all. Only the runs they need
+            are run; finished ones beside them are drawn as well.
+        command: for the index, what was typed.
+
+    Returns:
+        The results that were drawn.
+
+    Raises:
+        ValueError: an unknown figure; an output folder of another configuration.
+    """
+    wanted = resolve(figures)
+    output_dir = pathlib.Path(output_dir)
+    _claim_folder(output_dir, preset)
+    for size, points, reach in (
+        (preset.image_size, 3, preset.max_displacement),
+        *((preset.image_size, 3, strength) for strength in preset.class_displacements),
+    ):
+        warn_if_folding((points, points), (reach, reach), size, size)
+    studies = set().union(*wanted.values())
+    _run(preset.experiments(studies), output_dir)
+
+    experiments = preset.experiments()
+    tables, seconds = runs.collect(experiments, output_dir)
+    results = Results(preset, tables)
+    verdicts = claims.evaluate(results)
+    extra = {
+        "approximations": approximations.approximations(),
+        "pooling_shifts": pooling.pooling_shifts(),
+        "claims": verdicts,
+    }
+    for name, table in (tables | extra).items():
+        write_csv(table, output_dir / "tables" / f"{name}.csv")
+    drawn = [name for name in FIGURES if name in wanted]
+    for name in tqdm(drawn, desc="figures", unit="figure", leave=False):
+        spec = FIGURES[name]
+        path = output_dir / "figures" / f"figure_{name}"
+        style.save(spec.plot(results), spec.caption(results), path)
+    write_text(report.claims_page(verdicts, results), output_dir / "claims.md")
+    complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
+    index = report.index_page(results, verdicts, complete, command, sum(seconds.values()))
+    write_text(index, output_dir / "README.md")
+    done = {"seconds_per_run": seconds, **_provenance(preset)}
+    write_json(done, output_dir / _PROVENANCE)
+    return results
+
+
+def _run(experiments, output_dir):
+    left = [each for each in experiments if not runs.finished(each, output_dir)]
+    if not left:
+        return
+    bar = tqdm(
+        total=sum(each.cost for each in left),
+        bar_format="{percentage:3.0f}% |{bar:24}| {elapsed} passed, {remaining} left · {desc}",
+        mininterval=0,
+    )
+    started = iter(range(1, len(left) + 1))
+
+    def progress(experiment, seconds=None):
+        if seconds is None:
+            name = experiment.id.rsplit("-", 1)[0]
+            bar.set_description_str(f"run {next(started)} of {len(left)}: {name}")
+        else:
+            bar.update(experiment.cost)
+
+    with bar:
+        runs.run_all(left, output_dir, progress)
+        bar.set_description_str(f"{len(left)} runs finished")
+
+
+def _claim_folder(output_dir: pathlib.Path, preset: Preset) -> None:
+    """Refuses a folder with another configuration's results, and marks it as this one's."""
+    path = output_dir / _PROVENANCE
+    wanted = preset.configuration()
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error!r}); choose another output_dir or remove it"
+            ) from error
+        changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        if changed:
+            details = "; ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} now" for k in changed)
+            raise ValueError(
+                f"{output_dir} holds the results of another configuration ({details}). Choose "
+                "another --output_dir, take the configuration it has, or remove the folder"
+            )
+    elif output_dir.is_dir() and any(output_dir.iterdir()):
+        raise ValueError(
+            f"{output_dir} is not empty and holds no {_PROVENANCE}: results would mix with what is "
+            "there. Choose another --output_dir"
+        )
+    if not path.exists():
+        write_json(_provenance(preset), path)
+
+
+def _provenance(preset) -> dict:
+    return {
+        "configuration": preset.configuration(),
+        "finished_when": "configuration and package version are equal; the git commit may differ",
+        "package_version": __version__,
+        **provenance(),
+    }
