@@ -59,7 +59,8 @@ def load(
             from `data_dir`), `npz` (x_train, y_train, x_test, y_test) or `folder`
             (`{train,test}/{class}/*.{jpg,png}`).
         data_dir: the .npz file or the folder.
-        image_size: pixels a side, for `photos` and `digits`; the others come as they are.
+        image_size: pixels of the shorter side. `photos` and `digits` are made in that size; the
+            others come as they are, and must have it.
         train_images, test_images: at most so many, of each class equally many where there are.
     """
     check_source(name, data_dir)
@@ -73,6 +74,12 @@ def load(
     else:
         arrays = _downloaded(name)
     x_train, y_train, x_test, y_test = _checked(arrays, data_dir or name)
+    if min(x_train.shape[1:3]) != image_size:
+        height, width = x_train.shape[1:3]
+        raise ValueError(
+            f"{data_dir or name}: images are {height}×{width} pixels, but image_size is {image_size} "
+            f"(the shorter side); say image_size={min(height, width)}, or resize them"
+        )
     train = _balanced(y_train, train_images, np.random.default_rng([0, 0]))
     test = _balanced(y_test, test_images, np.random.default_rng([0, 1]))
     title = pathlib.Path(data_dir).stem if name in FROM_DISK else name

@@ -10,7 +10,7 @@ from deformstab.downsampling import DOWNSAMPLING_KINDS, check_downsampling
 from deformstab.models import IMAGENET_BLOCKS
 from deformstab.paper import datasets
 
-TASKS = ("true_labels", "random_labels", "random_images", "deformed_classes")
+MAIN_TASKS = ("true_labels", "random_labels", "random_images")
 # The studies: main is the CIFAR-10 part of Figures 2, 4, 5b; large the ImageNet part of 2 and 4.
 STUDIES = ("main", "large", "tasks", "filters")
 
@@ -22,7 +22,7 @@ class Experiment:
     Attributes:
         study: the question it belongs to, one of `STUDIES`.
         dataset, data_dir, data_fingerprint, image_size, train_images: the data.
-        task: "true_labels", "random_labels", "random_images", "deformed_classes".
+        task: one of `MAIN_TASKS`, or "deformed_classes".
         class_displacement: max_displacement within a class, in pixels, for "deformed_classes".
         downsampling, blocks, sigma: the network; σ of the Gaussian over its initial filters.
         seed: of the initialization, the order of the data and what the task draws.
@@ -92,6 +92,7 @@ class Preset:
     measured_images: int = 128
     blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
     max_displacement: float = 2.0
+    main_tasks: tuple = ("true_labels", "random_labels")
     tasks_dataset: str = "digits"
     tasks_data_dir: str | None = None
     tasks_downsampling: str = "max"
@@ -118,6 +119,11 @@ class Preset:
             raise ValueError("train_images and large_train_images must be at least 20")
         if min(self.sigmas, default=0) < 0 or min(self.class_displacements, default=0) < 0:
             raise ValueError("sigmas and class_displacements must be at least 0")
+        for task in self.main_tasks:
+            if task not in MAIN_TASKS:
+                raise ValueError(
+                    f"unknown task {task!r}; the known ones are {', '.join(MAIN_TASKS)}"
+                )
         if not self.downsampling:
             raise ValueError(f"downsampling is empty; choose from {', '.join(DOWNSAMPLING_KINDS)}")
         kinds = (*self.downsampling, self.tasks_downsampling, self.filters_downsampling)
@@ -163,7 +169,7 @@ class Preset:
             "main": [
                 Experiment("main", downsampling=kind, seed=seed, task=task, **main)
                 for kind in self.downsampling
-                for task in ("true_labels", "random_labels")
+                for task in self.main_tasks
                 for seed in seeds
             ],
             "large": [

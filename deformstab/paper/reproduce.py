@@ -35,12 +35,8 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     wanted = resolve(figures)
     output_dir = pathlib.Path(output_dir)
     _claim_folder(output_dir, preset)
-    for size, points, reach in (
-        (preset.image_size, 3, preset.max_displacement),
-        *((preset.image_size, 3, strength) for strength in preset.class_displacements),
-    ):
-        warn_if_folding((points, points), (reach, reach), size, size)
     studies = set().union(*wanted.values())
+    _check(preset.experiments(studies))
     _run(preset.experiments(studies), output_dir)
 
     experiments = preset.experiments()
@@ -66,6 +62,16 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     done = {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / _PROVENANCE)
     return results
+
+
+def _check(experiments) -> None:
+    """What can fail or surprise does so before the first run: missing data, folding deformations."""
+    by_source = {(each.study, each.class_displacement): each for each in experiments}
+    for each in by_source.values():
+        height, width = runs.dataset_of(each).image_shape[:2]
+        for reach in {each.max_displacement, each.class_displacement}:
+            points = (each.control_points, each.control_points)
+            warn_if_folding(points, (reach, reach), height, width)
 
 
 def _run(experiments, output_dir):
