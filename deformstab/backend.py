@@ -1,6 +1,7 @@
-"""The one place that knows which backend Keras runs on: compiling a pure function of tensors."""
+"""The one place that knows which backend Keras runs on: compiling, and arrays from variables."""
 
 import keras
+import numpy as np
 
 
 def compiled(function, *signature, jit: bool = True):
@@ -57,3 +58,13 @@ def compiled_model_step(function, model, *signature):
 
         return torch.no_grad()(function)
     return compiled(function, *signature, jit=False)
+
+
+def variable_to_numpy(variable) -> np.ndarray:
+    """The value of a Keras variable (or tensor, or array) as a NumPy array.
+
+    `keras.ops.convert_to_numpy` of a TensorFlow variable warns under NumPy 2.
+    """
+    if isinstance(variable, keras.Variable):
+        return np.asarray(variable)
+    return keras.ops.convert_to_numpy(variable)

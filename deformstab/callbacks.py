@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from deformstab.backend import variable_to_numpy
 from deformstab.sensitivity import measure_sensitivity
 from deformstab.smoothness import filter_smoothness
 from deformstab.tables import (
@@ -83,7 +84,7 @@ class SensitivityCallback(keras.callbacks.Callback):
             self._measure(epoch + 1)
 
     def _measure(self, epochs: int):
-        step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
+        step = int(variable_to_numpy(self.model.optimizer.iterations))
         sensitivity = measure_sensitivity(self.model, self.images, **self._measurement)
         self.table = _append(self.table, sensitivity, epochs, step)
         try:

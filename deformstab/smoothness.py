@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from keras import layers, ops
+from keras import layers
 
+from deformstab.backend import variable_to_numpy
 from deformstab.tables import SMOOTHNESS_COLUMNS, table
 
 _KERNELS = {  # layer class → the attribute that holds its spatial kernel
@@ -97,7 +98,7 @@ def filter_smoothness(model) -> pd.DataFrame:
 
 def _total_variation(kernel) -> tuple[float, float, str]:
     """(TV(W), ‖W‖₁, why the ratio is not defined or "")."""
-    kernel = ops.convert_to_numpy(kernel).astype("float64")
+    kernel = variable_to_numpy(kernel).astype("float64")
     if kernel.ndim < 2:
         raise ValueError(
             f"a kernel has a height and a width, its first two axes; received shape {kernel.shape}"

@@ -1,0 +1,53 @@
+"""The README's examples run, in order, as one session; the files it names are there."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_examples_run_and_give_what_they_say():
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) >= 6
+    session = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), session)
+    assert session["table"]["sensitivity"].notna().all()
+    assert len(session["trained"]) == 13
+    assert set(session["callback"].table["epoch"]) == {0, 1, 2}
+    assert session["displacements"].shape == (8, 9, 2)
+    assert session["flow"].shape[-1] == 2
+    assert session["warped"].shape == (1, 32, 32, 3)
+    first = [next(iter(session["pairs"])).numpy() for _ in range(2)]
+    np.testing.assert_array_equal(*first)
+
+
+@pytest.mark.parametrize("page", ["README.md", "results/quick/README.md"])
+def test_links_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links
+    for link in links:
+        if not link.startswith("http"):
+            assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_make_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_dependency_is_named_with_its_reason():
+    declared = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    section = declared.split("install_requires =")[1].split("[options.packages")[0]
+    extras = declared.split("[options.extras_require]")[1]
+    names = re.findall(r"^    ([a-z][\w-]*)", section + extras, flags=re.MULTILINE)
+    assert "keras" in names
+    table = README.split("## What it stands on")[1]
+    for name in set(names):
+        assert re.search(rf"\b{re.escape(name)}\b", table), name
