@@ -33,11 +33,14 @@ def compiled(function, *signature, jit: bool = True):
 
 
 def compiled_model_step(function, model, *signature):
-    """`function`, which calls `model` in inference mode, compiled; it sees later weights as well.
+    """`function`, which calls `model`, compiled; it sees later weights, and changes nothing.
+
+    It runs in a `keras.StatelessScope`: what a layer assigns (a moving average, a seed) is there to
+    be read inside the function, and forgotten at its end.
 
     Args:
         function: of tensors only, by position.
-        model: the Keras model whose variables it reads.
+        model: the built Keras model whose variables it reads.
         *signature: as for `compiled`.
     """
     backend = keras.backend.backend()
@@ -53,11 +56,30 @@ def compiled_model_step(function, model, *signature):
                 return function(*tensors)
 
         return lambda *tensors: stateless([variable.value for variable in variables], *tensors)
+
+    def scoped(*tensors):
+        with keras.StatelessScope():
+            return function(*tensors)
+
     if backend == "torch":
         import torch
 
-        return torch.no_grad()(function)
-    return compiled(function, *signature, jit=False)
+        return torch.no_grad()(scoped)
+    return compiled(scoped, *signature, jit=False)
+
+
+def kept_with(model, key, make):
+    """What `make()` gives, made once for a model, its layers and a key: compiled steps, mostly.
+
+    It is kept in the model's `__dict__`: not as an attribute, which Keras would track and save, and
+    not in a table of ours, which would keep the model alive. Layers added or removed since make a
+    new one; other attributes of layers that are changed later are not noticed.
+    """
+    layers = tuple(id(layer) for layer in model._flatten_layers())
+    store = vars(model).setdefault("_deformstab_kept", {})
+    if (key, layers) not in store:
+        store[key, layers] = make()
+    return store[key, layers]
 
 
 def variable_to_numpy(variable) -> np.ndarray:

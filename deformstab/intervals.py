@@ -1,7 +1,6 @@
 """Intervals: of a sensitivity over its images, and of a mean over seeds."""
 
 import numpy as np
-from scipy import special
 
 
 def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -80,4 +79,6 @@ def _median_of_sorted(values) -> float:
 
 
 def _student(degrees: int, confidence: float) -> float:
+    from scipy import special  # here: importing it takes longer than the rest of the package
+
     return float(special.stdtrit(degrees, 0.5 + confidence / 2))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled
+from deformstab.backend import compiled_model_step, kept_with
 
 
 def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.ndarray:
@@ -42,31 +42,37 @@ def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.n
     images = ops.convert_to_numpy(images)
     if len(images) < 1:
         raise ValueError("statistics need images, received none")
-
-    def step(batch):
-        # The scope holds back the assignments: nothing in the model changes, not a dropout seed.
-        with keras.StatelessScope() as scope:
-            outputs = model(batch, training=True)
-        return outputs, [scope.get_current_value(variable) for variable in statistics]
-
-    momenta = [layer.momentum for layer in normalizations]
-    try:
-        for layer in normalizations:
-            layer.momentum = 0.0  # then the moving averages are those of the batch
-        step = compiled(step, ((None, *images.shape[1:]), "float32"), jit=False)
-        totals, sizes, outputs = [np.zeros(v.shape) for v in statistics], [], []
-        for start in range(0, len(images), batch_size):
-            batch = ops.convert_to_tensor(images[start : start + batch_size], "float32")
-            if sizes and len(batch) < batch_size / 2:
-                break
-            output, moments = step(batch)
-            for total, moment in zip(totals, moments):
-                total += len(batch) * ops.convert_to_numpy(moment).astype("float64")
-            sizes.append(len(batch))
-            outputs.append(ops.convert_to_numpy(output))
-    finally:
-        for layer, momentum in zip(normalizations, momenta):
-            layer.momentum = momentum
+    step = kept_with(
+        model,
+        ("batch statistics", images.shape[1:]),
+        lambda: _compiled_step(model, normalizations, statistics, images.shape[1:]),
+    )
+    totals, sizes, outputs = [np.zeros(v.shape) for v in statistics], [], []
+    for start in range(0, len(images), batch_size):
+        batch = ops.convert_to_tensor(images[start : start + batch_size], "float32")
+        if sizes and len(batch) < batch_size / 2:
+            break
+        output, moments = step(batch)
+        for total, moment in zip(totals, moments):
+            total += len(batch) * ops.convert_to_numpy(moment).astype("float64")
+        sizes.append(len(batch))
+        outputs.append(ops.convert_to_numpy(output))
     for variable, total in zip(statistics, totals):
         variable.assign(total / sum(sizes))
     return np.concatenate(outputs)
+
+
+def _compiled_step(model, normalizations, statistics, image_shape):
+    """batch → (outputs in training mode, the mean and variance each normalization had)."""
+
+    def step(batch):
+        momenta = [layer.momentum for layer in normalizations]
+        try:
+            for layer in normalizations:
+                layer.momentum = 0.0  # then the moving averages become those of the batch
+            return model(batch, training=True), [variable.value for variable in statistics]
+        finally:
+            for layer, momentum in zip(normalizations, momenta):
+                layer.momentum = momentum
+
+    return compiled_model_step(step, model, ((None, *image_shape), "float32"))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from deformstab.backend import compiled_model_step
+from deformstab.backend import compiled_model_step, kept_with
 from deformstab.deformation import RandomDeformation
 from deformstab.distances import (
     check_metric,
@@ -51,7 +51,8 @@ def measure_sensitivity(
     Deformed activations are reduced to distances inside the compiled call, batch by batch. Of the
     undeformed images one row an image and layer stays with the backend until the layer's pairs are
     counted, images × activations × 4 bytes in all (the paper's CIFAR-10 network: 0.55 MB an image
-    with `layers=ds.paper_layers(model)`).
+    with `layers=ds.paper_layers(model)`). What is compiled is kept with the model: it sees new
+    weights and added or removed layers, but no other attribute that is changed later.
 
     Args:
         model: a Keras model of one input of images. Functional, Sequential, nested, subclassed.
@@ -106,7 +107,11 @@ def measure_sensitivity(
             stacklevel=2,
         )
 
-    step = _compiled_step(model, images.shape, layers, metric, deformations)
+    if not model.built:  # by a call: not every model can be built from a shape
+        model(ops.convert_to_tensor(images[:1], "float32"), training=False)
+    layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
+    arguments = (images.shape[1:], layers, metric, deformations)
+    step = kept_with(model, ("sensitivity", *arguments), lambda: _Step(model, *arguments))
     batch = max(1, batch_size // deformations)
     results = []
     for start in range(0, len(images), batch):
@@ -197,23 +202,11 @@ class _Step:
                     results.append((apart, ops.max(ops.abs(row), axis=-1), clean))
             return results
 
-        spec = ((None, *image_shape[1:]), "float32")
+        spec = ((None, *image_shape), "float32")
         self._function = compiled_model_step(step, model, spec, spec)
 
     def __call__(self, images, deformed):
         return self._function(images, deformed)
-
-
-def _compiled_step(model, image_shape, layers, metric, deformations) -> _Step:
-    """The step for these arguments, from the model's own store: a second call does not trace."""
-    layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
-    key = (tuple(image_shape[1:]), layers, metric, deformations)
-    # In the model's __dict__, not by attribute, which Keras would track and save; with the model,
-    # not in a table of ours, which would keep the model alive.
-    steps = vars(model).setdefault("_deformstab_steps", {})
-    if key not in steps:
-        steps[key] = _Step(model, image_shape, layers, metric, deformations)
-    return steps[key]
 
 
 def _layer_row(batches, metric, deformations, intervals) -> dict:

@@ -11,8 +11,14 @@ from deformstab.models import IMAGENET_BLOCKS
 from deformstab.paper import datasets
 
 MAIN_TASKS = ("true_labels", "random_labels", "random_images")
-# The studies: main is the CIFAR-10 part of Figures 2, 4, 5b; large the ImageNet part of 2 and 4.
-STUDIES = ("main", "large", "tasks", "filters")
+# The studies: main is the CIFAR-10 part of Figures 2, 4, 5b; large the ImageNet part of 2 and 4;
+# choices shows what the choices move that the paper leaves open, at initialization.
+STUDIES = ("main", "large", "tasks", "filters", "choices")
+SCALINGS = (
+    "symmetric",
+    "unit",
+    "standardized",
+)  # inputs in [-1, 1], in [0, 1], each channel N(0, 1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Experiment:
         batch_size, learning_rate: of the training, by Adam.
         control_points, max_displacement: of the deformations that measure it.
         measured_images: test images that measure it, the same for every network.
+        input_scaling: one of `SCALINGS`.
+        batch_statistics: whether batch normalization is re-estimated before the first measurement
+            too; at initialization it does next to nothing otherwise.
     """
 
     study: str
@@ -50,6 +59,8 @@ class Experiment:
     control_points: int = 3
     max_displacement: float = 2.0
     measured_images: int = 128
+    input_scaling: str = "symmetric"
+    batch_statistics: bool = False
 
     @property
     def id(self) -> str:
@@ -59,6 +70,7 @@ class Experiment:
         detail = {
             "tasks": f"C{self.class_displacement:g}",
             "filters": f"sigma{self.sigma:g}",
+            "choices": self.input_scaling + "-batch_statistics" * self.batch_statistics,
         }.get(self.study, self.task)
         parts = (self.study, self.dataset, self.downsampling, detail, f"seed{self.seed}", digest)
         return "-".join(parts)
@@ -199,6 +211,19 @@ class Preset:
                 )
                 for sigma in self.sigmas
                 for seed in seeds
+            ],
+            "choices": [  # of one seed: its networks have the weights of the main study's
+                Experiment(
+                    "choices",
+                    downsampling=kind,
+                    seed=self.seed,
+                    input_scaling=scaling,
+                    batch_statistics=batch_statistics,
+                    **{**main, "epochs": 0},
+                )
+                for kind in self.downsampling
+                for scaling in SCALINGS
+                for batch_statistics in (False, True)
             ],
         }
         return [experiment for study in STUDIES if study in studies for experiment in found[study]]

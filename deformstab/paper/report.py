@@ -15,6 +15,8 @@ SOURCE = (
     "Ruderman, Rabinowitz, Morcos, Zoran: *Pooling is neither necessary nor sufficient for "
     "appropriate deformation stability in CNNs* (2018, arXiv 1804.04438)"
 )
+_SCALINGS = {"symmetric": "[-1, 1]", "unit": "[0, 1]", "standardized": "standardized"}
+_DEFAULT = "[-1, 1] with moving averages"
 _VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
 
@@ -40,7 +42,7 @@ def claims_page(claims: pd.DataFrame, results) -> str:
             f"| {row.claim} | {row.sentence} | {row.figure} | {row.statistic} | {row.claimed} "
             f"| {value} | {row.seeds} | {verdict} |"
         )
-    lines += ["", *_rule(), "", *_data(results), ""]
+    lines += ["", *_rule(), "", *_data(results), *_choices(results), ""]
     return "\n".join(lines)
 
 
@@ -78,6 +80,32 @@ def _data(results):
         for (study, task, kind), row in means.iterrows():
             numbers = " | ".join(f"{value:.3f}" for value in row)
             lines.append(f"| {study} | {task} | {kind} | {numbers} |")
+    return lines
+
+
+def _choices(results):
+    table = results.choices()
+    if table.empty:
+        return []
+    wide = table.pivot(
+        index=["input_scaling", "batch_statistics"], columns="downsampling", values="sensitivity"
+    )
+    kinds = list(dict.fromkeys(table["downsampling"]))
+    lines = [
+        "",
+        "## What the open choices move",
+        "",
+        "The paper names neither the scaling of the inputs nor the mode of batch normalization. "
+        f"Sensitivity of the last downsampling layer at initialization, one seed: {_DEFAULT} is what "
+        "everything else here uses.",
+        "",
+        f"| inputs | batch normalization | {' | '.join(kinds)} |",
+        "|---|---|" + "---|" * len(kinds),
+    ]
+    for (scaling, batch_statistics), row in wide.iterrows():
+        mode = "batch statistics" if batch_statistics else "moving averages"
+        numbers = " | ".join(f"{row[kind]:.3f}" for kind in kinds)
+        lines.append(f"| {_SCALINGS[scaling]} | {mode} | {numbers} |")
     return lines
 
 

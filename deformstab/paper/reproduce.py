@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from deformstab._version import __version__
 from deformstab.paper import approximations, claims, pooling, report, runs
-from deformstab.paper.experiments import Preset
+from deformstab.paper.experiments import STUDIES, Preset
 from deformstab.paper.figures import FIGURES, resolve, style
 from deformstab.paper.results import Results
 from deformstab.splines import warn_if_folding
@@ -35,7 +35,7 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     wanted = resolve(figures)
     output_dir = pathlib.Path(output_dir)
     _claim_folder(output_dir, preset)
-    studies = set().union(*wanted.values())
+    studies = set().union(*wanted.values()) if figures else set(STUDIES)
     _check(preset.experiments(studies))
     _run(preset.experiments(studies), output_dir)
 
@@ -46,10 +46,12 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     extra = {
         "approximations": approximations.approximations(),
         "pooling_shifts": pooling.pooling_shifts(),
+        "choices": results.choices(),
         "claims": verdicts,
     }
     for name, table in (tables | extra).items():
-        write_csv(table, output_dir / "tables" / f"{name}.csv")
+        if len(table):
+            write_csv(table, output_dir / "tables" / f"{name}.csv")
     drawn = [name for name in FIGURES if name in wanted]
     for name in tqdm(drawn, desc="figures", unit="figure", leave=False):
         spec = FIGURES[name]

@@ -6,6 +6,8 @@ import pandas as pd
 
 from deformstab.paper.experiments import Preset
 
+_CHOICE = ["input_scaling", "batch_statistics", "downsampling"]
+
 
 @dataclass(frozen=True)
 class Results:
@@ -27,6 +29,18 @@ class Results:
         """The smoothness of the 3×3 kernels of one condition: other sizes are not comparable."""
         sizes = {"kernel_height": 3, "kernel_width": 3}
         return self._select("smoothness", study=study, phase=phase, task=task, **sizes)
+
+    def choices(self) -> pd.DataFrame:
+        """What the choices move that the paper leaves open, at initialization.
+
+        A row an input scaling, batch normalization mode and kind: `sensitivity`, of the last
+        downsampling layer, cosine, one seed.
+        """
+        table = self._select("sensitivity", study="choices", metric="cosine")
+        if table.empty:
+            return table
+        last = table.sort_values("layer_index").groupby(_CHOICE, sort=False).tail(1)
+        return last[[*_CHOICE, "layer", "sensitivity"]].sort_index().reset_index(drop=True)
 
     def training(self, study: str, task="true_labels"):
         """The accuracies of one condition, a row a seed and kind (or C)."""

@@ -29,7 +29,10 @@ from deformstab.smoothness import filter_smoothness
 from deformstab.tables import write_json
 
 # Of an experiment in every row of every table: what figures and claims choose and group by.
-RUN_COLUMNS = ("study", "dataset", "task", "downsampling", "seed", "class_displacement", "sigma")
+RUN_COLUMNS = (
+    *("study", "dataset", "task", "downsampling", "seed", "class_displacement", "sigma"),
+    *("input_scaling", "batch_statistics"),
+)
 
 
 def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
@@ -54,6 +57,8 @@ def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
         data.image_shape, data.classes, experiment.blocks, experiment.downsampling
     )
     model.set_weights(fresh.get_weights())
+    if experiment.batch_statistics:
+        reestimate_batch_normalization(model, data.x_train, experiment.batch_size)
     found = {"sensitivity": [], "smoothness": [], "training": []}
     _measure(model, experiment, data, "initial", found)
     if experiment.epochs:
@@ -71,6 +76,7 @@ def dataset_of(experiment: Experiment) -> datasets.Dataset:
         experiment.train_images,
         max(512, experiment.measured_images),
     )
+    data = tasks.scaled(data, experiment.input_scaling)
     if experiment.task == "random_labels":
         return tasks.random_labels(data, experiment.seed)
     if experiment.task == "random_images":

@@ -1,4 +1,4 @@
-"""What a network learns: a data set with its labels, its images or its classes exchanged."""
+"""What a network learns: a data set scaled, or with labels, images or classes exchanged."""
 
 from dataclasses import replace
 
@@ -7,6 +7,22 @@ from keras import ops
 
 from deformstab.deformation import RandomDeformation
 from deformstab.paper.datasets import Dataset
+
+
+def scaled(dataset: Dataset, scaling: str) -> Dataset:
+    """Images in [-1, 1] as they are ("symmetric"), in [0, 1] ("unit"), or "standardized".
+
+    Standardized: each channel less its mean over the training images, over its deviation.
+    """
+    if scaling == "symmetric":
+        return dataset
+    if scaling == "unit":
+        shift, scale = -1.0, 2.0
+    else:
+        shift = dataset.x_train.mean(axis=(0, 1, 2), dtype="float64").astype("float32")
+        scale = dataset.x_train.std(axis=(0, 1, 2), dtype="float64").astype("float32")
+    x_train, x_test = ((x - shift) / scale for x in (dataset.x_train, dataset.x_test))
+    return replace(dataset, x_train=x_train, x_test=x_test)
 
 
 def random_labels(dataset: Dataset, seed: int) -> Dataset:
