@@ -71,6 +71,7 @@ def evaluate(results) -> pd.DataFrame:
                 "value": value,
                 "low": low,
                 "high": high,
+                "ratio": np.exp(value) if claim.statistic.startswith("log ratio") else np.nan,
                 "seeds": len(values),
                 "verdict": verdict,
                 "note": note,

@@ -48,7 +48,7 @@ class Experiment:
     data_dir: str | None = None
     data_fingerprint: str = ""
     image_size: int = 32
-    train_images: int = 1200
+    train_images: int = 1000
     task: str = "true_labels"
     class_displacement: float = 0.0
     blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
@@ -98,7 +98,7 @@ class Preset:
     seeds: int = 3
     seed: int = 0
     epochs: int = 4
-    train_images: int = 1200
+    train_images: int = 1000
     batch_size: int = 64
     learning_rate: float = 1e-3
     measured_images: int = 128
@@ -115,7 +115,7 @@ class Preset:
     large_data_dir: str | None = None
     large_image_size: int = 64
     large_downsampling: tuple = ("max", "strided_relu")
-    large_train_images: int = 600
+    large_train_images: int = 500
     large_epochs: int = 4
     large_blocks: tuple = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
     demonstration: str = field(default="", compare=False)

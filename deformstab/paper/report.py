@@ -37,6 +37,8 @@ def claims_page(claims: pd.DataFrame, results) -> str:
         value = "" if pd.isna(row.value) else f"{row.value:.3f}"
         if not pd.isna(row.low):
             value += f" ({row.low:.3f} to {row.high:.3f})"
+        if not pd.isna(row.ratio):
+            value += f": a factor of {row.ratio:.2f}"
         verdict = f"**{row.verdict}**" + (f": {row.note}" if row.note else "")
         lines.append(
             f"| {row.claim} | {row.sentence} | {row.figure} | {row.statistic} | {row.claimed} "

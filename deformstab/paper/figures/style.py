@@ -1,6 +1,7 @@
 """How figures look: pretty names, colours, axes, captions. Tables keep the raw names."""
 
 import io
+import logging
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -11,6 +12,9 @@ from matplotlib.transforms import Bbox
 
 from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.tables import write_bytes
+
+# It tells at INFO, which absl shows, which letters of a font a PDF keeps.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 KIND_LABELS = {
     "subsample": "subsampling",
@@ -24,7 +28,7 @@ KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
 
 _CONDITIONS = ["study", "downsampling", "class_displacement"]
 # No date in the PDF: the same results give the same bytes.
-_FORMATS = {"png": {"dpi": 200}, "pdf": {"metadata": {"CreationDate": None}}}
+_FORMATS = {"png": {"dpi": 180}, "pdf": {"metadata": {"CreationDate": None}}}
 _RC = {
     "font.size": 8,
     "axes.labelsize": 8,
