@@ -34,9 +34,11 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     """
     wanted = resolve(figures)
     output_dir = pathlib.Path(output_dir)
-    _claim_folder(output_dir, preset)
+    _refuse_other_results(output_dir, preset)
     studies = set().union(*wanted.values()) if figures else set(STUDIES)
     _check(preset.experiments(studies))
+    if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
+        write_json(_provenance(preset), output_dir / _PROVENANCE)
     _run(preset.experiments(studies), output_dir)
 
     experiments = preset.experiments()
@@ -99,8 +101,8 @@ def _run(experiments, output_dir):
         bar.set_description_str(f"{len(left)} runs finished")
 
 
-def _claim_folder(output_dir: pathlib.Path, preset: Preset) -> None:
-    """Refuses a folder with another configuration's results, and marks it as this one's."""
+def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
+    """Refuses a folder with another configuration's results, or with anything else in it."""
     path = output_dir / _PROVENANCE
     wanted = preset.configuration()
     if path.exists():
@@ -122,8 +124,6 @@ def _claim_folder(output_dir: pathlib.Path, preset: Preset) -> None:
             f"{output_dir} is not empty and holds no {_PROVENANCE}: results would mix with what is "
             "there. Choose another --output_dir"
         )
-    if not path.exists():
-        write_json(_provenance(preset), path)
 
 
 def _provenance(preset) -> dict:
