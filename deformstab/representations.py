@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 INPUT = "input"  # the name of the first representation, the images themselves
+_WATCHING = threading.RLock()  # one thread at a time exchanges Layer.__call__
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ def recorded_calls(model):
     Yields:
         A list that fills with `Representation`s, in the order in which the calls end.
     """
-    original = keras.layers.Layer.__call__
     thread = threading.get_ident()
-    representations, path, counts = [], [], {}
+    representations, path, counts = [], [], {INPUT: 1}
 
     def call(layer, *args, **kwargs):
         if layer is model or threading.get_ident() != thread:
@@ -72,11 +72,13 @@ def recorded_calls(model):
         representations.append(Representation(name, type(layer).__name__, output))
         return output
 
-    keras.layers.Layer.__call__ = call
-    try:
-        yield representations
-    finally:
-        keras.layers.Layer.__call__ = original
+    with _WATCHING:
+        original = keras.layers.Layer.__call__
+        keras.layers.Layer.__call__ = call
+        try:
+            yield representations
+        finally:
+            keras.layers.Layer.__call__ = original
 
 
 def representations(model, images) -> list[Representation]:
@@ -88,8 +90,7 @@ def representations(model, images) -> list[Representation]:
     """
     with recorded_calls(model) as calls:
         model(images, training=False)
-    first = Representation(INPUT, "InputLayer", images)
-    return [first, *(call for call in calls if call.name != INPUT)]
+    return [Representation(INPUT, "InputLayer", images), *calls]
 
 
 def select(names: list[str], layers) -> list[int]:

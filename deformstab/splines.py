@@ -143,10 +143,11 @@ def flow_statistics(displacements, control_points: tuple, height: int, width: in
 def fold_rate(control_points: tuple, max_displacement: tuple, height: int, width: int) -> float:
     """The share of random deformations that fold an image of this size, from 256 draws.
 
-    Large images are looked at on a grid of at most 64 pixels a side, with the displacements scaled
-    along: folding depends on displacement relative to the spacing of the control points.
+    Large images are scaled to at most 64 pixels a side, with the displacements: folding depends on
+    displacement relative to the spacing of the control points.
     """
-    sizes = min(height, 64), min(width, 64)
+    scale = min(1.0, 64 / max(height, width))
+    sizes = tuple(max(2, round(scale * side)) for side in (height, width))
     reach = np.array(max_displacement) * (np.array(sizes) - 1) / (height - 1, width - 1)
     points = control_points[0] * control_points[1]
     draws = np.random.default_rng(0).uniform(-1, 1, (256, points, 2)) * reach

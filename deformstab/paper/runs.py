@@ -43,7 +43,6 @@ def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
         `ds.filter_smoothness`, each with `phase` "initial" or "trained"; training: one row with the
         accuracies. All with `RUN_COLUMNS`. Empty where there is nothing (no training).
     """
-    keras.utils.set_random_seed(experiment.seed)
     data = dataset_of(experiment)
     fresh = vgg(
         data.image_shape,
@@ -56,6 +55,7 @@ def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
     model = _compiled_model(
         data.image_shape, data.classes, experiment.blocks, experiment.downsampling
     )
+    keras.utils.set_random_seed(experiment.seed)
     model.set_weights(fresh.get_weights())
     if experiment.batch_statistics:
         reestimate_batch_normalization(model, data.x_train, experiment.batch_size)
