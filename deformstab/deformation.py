@@ -277,10 +277,11 @@ def _compiled_deform(
 
 def _check_max_displacement(max_displacement) -> tuple[float, float]:
     try:
-        reach = np.broadcast_to(np.asarray(max_displacement, "float64"), 2)
-    except (TypeError, ValueError):
+        reach = np.broadcast_to(np.asarray(max_displacement), 2)
+    except ValueError:  # neither one nor two
         reach = np.array([np.nan])
-    if isinstance(max_displacement, bool) or not (np.isfinite(reach).all() and (reach >= 0).all()):
+    numbers = reach.dtype.kind in "iuf"
+    if not numbers or not np.isfinite(reach).all() or (reach < 0).any():
         raise ValueError(
             "max_displacement must be a finite number of pixels of at least 0, or two of them "
             f"(y, x); received {max_displacement!r}"

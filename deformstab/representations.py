@@ -30,8 +30,8 @@ class Representation:
         """The output flattened to [batch, features], float32 (float64 if it is); or `None`.
 
         Args:
-            batch: the static size of the model's batch axis, `None` while it is unknown. An output
-                whose first axis is not that one has no row an image: `None`.
+            batch: the static size of the model's batch axis. An output whose first axis is not of
+                that size has no row an image: `None`.
         """
         leaves = [leaf for leaf in keras.tree.flatten(self.output) if hasattr(leaf, "shape")]
         if not leaves or any(len(leaf.shape) == 0 or leaf.shape[0] != batch for leaf in leaves):

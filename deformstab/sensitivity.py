@@ -1,5 +1,6 @@
 """measure_sensitivity: how far deformations move each layer of a model, as a table."""
 
+import functools
 import warnings
 
 import keras
@@ -96,6 +97,10 @@ def measure_sensitivity(
             raise ValueError(f"{name} must be an int of at least 1, received {value!r}")
     if deformation is None:
         deformation = paper_deformation(images.shape)
+    elif not isinstance(deformation, RandomDeformation):
+        raise ValueError(
+            f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
+        )
     draws = deformation.draw(len(images) * deformations, seed=seed)
     draws = ops.convert_to_numpy(draws)
     height, width = deformation.image_size(images.shape)
@@ -110,8 +115,6 @@ def measure_sensitivity(
     if not model.built:  # by a call: not every model can be built from a shape
         model(ops.convert_to_tensor(images[:1], "float32"), training=False)
     layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
-    arguments = (images.shape[1:], layers, metric, deformations)
-    step = kept_with(model, ("sensitivity", *arguments), lambda: _Step(model, *arguments))
     batch = max(1, batch_size // deformations)
     results = []
     for start in range(0, len(images), batch):
@@ -119,6 +122,13 @@ def measure_sensitivity(
         moves = draws[start * deformations : (start + batch) * deformations]
         copies = ops.repeat(part, deformations, axis=0)
         deformed = ops.cast(deformation.deform(copies, moves), "float32")
+        # The last batch may be smaller; a step's sizes are static, which tells what is a row.
+        arguments = (tuple(part.shape), layers, metric, deformations)
+        step = kept_with(
+            model,
+            ("sensitivity", *arguments),
+            functools.partial(_Step, model, *arguments),
+        )
         results.append(step(part, deformed))
     results = list(zip(*results))  # from batches of layers to layers of batches
 
@@ -180,7 +190,7 @@ class _Step:
     the rows of the images [b, features].
     """
 
-    def __init__(self, model, image_shape, layers, metric, deformations):
+    def __init__(self, model, images_shape, layers, metric, deformations):
         self.plan = []
         distance = {"cosine": cosine_distance, "euclidean": euclidean_distance}[metric]
 
@@ -193,7 +203,7 @@ class _Step:
             self.plan[:] = [
                 (each.name, each.layer_type, row is not None) for each, row in zip(chosen, rows)
             ]
-            count = ops.shape(images)[0]
+            count = images.shape[0]
             results = []
             for row in rows:
                 if row is not None:
@@ -202,8 +212,13 @@ class _Step:
                     results.append((apart, ops.max(ops.abs(row), axis=-1), clean))
             return results
 
-        spec = ((None, *image_shape), "float32")
-        self._function = compiled_model_step(step, model, spec, spec)
+        count, *image_shape = images_shape
+        self._function = compiled_model_step(
+            step,
+            model,
+            ((count, *image_shape), "float32"),
+            ((count * deformations, *image_shape), "float32"),
+        )
 
     def __call__(self, images, deformed):
         return self._function(images, deformed)

@@ -68,15 +68,15 @@ def thin_plate_spline_matrix(control, queries, dtype="float64") -> np.ndarray:
     control, queries = (control - centre) / scale, (queries - centre) / scale
     points = len(control)
     affine = np.concatenate([np.ones((points, 1)), control], axis=1)
+    if len(np.unique(control, axis=0)) < points or np.linalg.matrix_rank(affine) < 3:
+        raise ValueError(
+            "a thin plate spline needs distinct control points that are not all on one line, "
+            f"received {points} points that are not"
+        )
     system = np.zeros((points + 3, points + 3))
     system[:points, :points] = _kernel(control, control)
     system[:points, points:], system[points:, :points] = affine, affine.T
-    try:
-        weights = np.linalg.solve(system, np.eye(points + 3, points))
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            "a thin plate spline needs distinct control points that are not all on one line"
-        ) from None
+    weights = np.linalg.solve(system, np.eye(points + 3, points))
     matrix = np.empty((len(queries), points), dtype)
     for start in range(0, len(queries), _BLOCK):
         block = queries[start : start + _BLOCK]

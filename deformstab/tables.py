@@ -1,6 +1,8 @@
 """Column names of every table, and writing that is complete or absent, never half a file."""
 
+import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -83,16 +85,50 @@ def write_csv(frame: pd.DataFrame, path) -> None:
 
 
 def write_json(value, path) -> None:
-    """Writes a JSON file, atomically; NaN is written as `null`, which every reader knows."""
-    write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
+    """Writes a JSON file, atomically; NaN and infinities are written as `null`."""
+    write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", path)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_csv(path, columns: dict | None = None) -> pd.DataFrame:
-    """Reads a table written by `write_csv`; `columns` gives the types where they matter."""
-    text = [name for name, kind in (columns or {}).items() if kind == "str"]
-    frame = pd.read_csv(path, dtype={name: "str" for name in text}, float_precision="round_trip")
-    frame[text] = frame[text].fillna("")
-    return frame.astype({name: kind for name, kind in (columns or {}).items() if name in frame})
+    """Reads a table that `write_csv` wrote: every float has the bits it had.
+
+    Args:
+        path: of the file.
+        columns: name → type of columns whose values may not show it, an empty one for example;
+            those that the file does not have are passed over.
+    """
+    return from_csv(pathlib.Path(path).read_text(encoding="utf-8"), columns)
+
+
+def from_csv(text: str, columns: dict | None = None) -> pd.DataFrame:
+    """The table in a text as `DataFrame.to_csv(index=False)` gives it; see `read_csv`."""
+    if not text.strip():
+        return pd.DataFrame()
+    # As text first: pandas' own parsing may miss a float's last bit, and reads the text "NA" as NaN.
+    frame = pd.read_csv(io.StringIO(text), dtype="str", keep_default_na=False)
+    return frame.apply(lambda column: _typed(column, (columns or {}).get(column.name)))
+
+
+def _typed(column: pd.Series, kind: str | None) -> pd.Series:
+    if kind == "str" or (kind is None and (column == "").all()):
+        return column
+    if kind == "bool" or (kind is None and column.isin(["True", "False"]).all()):
+        return column == "True"
+    for candidate in [kind] if kind else ["int64", "float64"]:
+        try:
+            return column.where(column != "", "nan").astype(candidate)
+        except ValueError:
+            if kind:
+                raise
+    return column
 
 
 def provenance() -> dict:

@@ -10,7 +10,7 @@ layers, of the same logs.
 Verdict: a claim of direction is *reproduced* when the interval lies on the claimed side of zero, *not
 reproduced* when it lies on the other, *inconclusive* otherwise. A claim of likeness has a margin: the
 interval inside it, outside it, or neither. *Not tested*: the runs are missing, or batch
-normization is not to be trusted: training accuracy in inference mode and with batch statistics
+normalization is not to be trusted: training accuracy in inference mode and with batch statistics
 differ by more than 0.05 in a network that the claim is built on.
 """
 
@@ -60,7 +60,7 @@ def evaluate(results) -> pd.DataFrame:
         gap = _accuracy_gap(results, claim.trained)
         if len(values) and gap > ACCURACY_TOLERANCE:
             verdict = NOT_TESTED
-            note = f"training accuracy with batch statistics and in inference differ by {gap:.2f}"
+            note = f"training accuracy with batch statistics and in inference differ by {gap:.3f}"
         rows.append(
             {
                 "claim": claim.id,
@@ -130,6 +130,15 @@ def _logs(table, column) -> pd.DataFrame:
     return logs.pivot(index=index, columns="layer", values="value")
 
 
+def _common(*tables) -> list[pd.DataFrame]:
+    """The same logs with only the layers that are measured in all rows of all tables of a seed.
+
+    A layer that one network cannot measure (a dead one) would otherwise pass for a difference.
+    """
+    measured = pd.concat(tables).notna().groupby(level="seed").all()
+    return [logs.where(measured.reindex(logs.index, level="seed")) for logs in tables]
+
+
 def _summary(logs) -> pd.DataFrame:
     """The mean over layers: [seeds, kinds]."""
     return logs.mean(axis=1).groupby(level=["seed", "downsampling"]).mean().unstack("downsampling")
@@ -152,6 +161,7 @@ def _between(summary, first, second) -> pd.Series:
 
 def _slopes(logs, level) -> pd.Series:
     """The slope of the layer summary against a level of the index, of each seed."""
+    (logs,) = _common(logs)
     summary = logs.mean(axis=1).dropna().reset_index(name="value")
     slopes = {
         seed: np.polyfit(rows[level], rows["value"], 1)[0]
@@ -161,9 +171,14 @@ def _slopes(logs, level) -> pd.Series:
     return pd.Series(slopes, dtype=float)
 
 
+def _phases(logs, results):
+    return [logs(results, "main", phase) for phase in ("initial", "trained")]
+
+
 def _pooling_init(study):
     def values(results):
-        summary = _summary(_log_sensitivity(results, study, "initial"))
+        (initial,) = _common(_log_sensitivity(results, study, "initial"))
+        summary = _summary(initial)
         others = [kind for kind in summary if kind not in POOLING]
         return _between(summary, POOLING, others)
 
@@ -171,8 +186,8 @@ def _pooling_init(study):
 
 
 def _pooling_increases(results):
-    initial = _summary(_log_sensitivity(results, "main", "initial"))
-    trained = _summary(_log_sensitivity(results, "main", "trained"))
+    initial, trained = _common(*_phases(_log_sensitivity, results))
+    initial, trained = _summary(initial), _summary(trained)
     kinds = [kind for kind in POOLING if kind in trained]
     if not kinds:
         return pd.Series(dtype=float)
@@ -180,8 +195,7 @@ def _pooling_increases(results):
 
 
 def _kinds_converge(results):
-    initial = _log_sensitivity(results, "main", "initial")
-    trained = _log_sensitivity(results, "main", "trained")
+    initial, trained = _common(*_phases(_log_sensitivity, results))
     return _log_ratio(_spread(trained), _spread(initial))
 
 
@@ -201,16 +215,15 @@ def _stronger_tasks(results):
 
 def _training_smooths(results):
     """The largest change among the kinds: below zero, every kind has become smoother."""
-    initial = _summary(_log_smoothness(results, "main", "initial"))
-    trained = _summary(_log_smoothness(results, "main", "trained"))
+    initial, trained = _common(*_phases(_log_smoothness, results))
+    initial, trained = _summary(initial), _summary(trained)
     return (trained - initial).max(axis=1) if len(trained) else pd.Series(dtype=float)
 
 
 def _smoothness_converges(results):
     """Kinds start equal in smoothness, so what is asked is how far training takes them apart,
     compared with how far it takes them all."""
-    initial = _log_smoothness(results, "main", "initial")
-    trained = _log_smoothness(results, "main", "trained")
+    initial, trained = _common(*_phases(_log_smoothness, results))
     if trained.empty:
         return pd.Series(dtype=float)
     change = (trained - initial).mean(axis=1).groupby(level="seed").mean().abs()
@@ -219,7 +232,8 @@ def _smoothness_converges(results):
 
 def _depth(study):
     def values(results):
-        trained = _log_smoothness(results, study, "trained")
+        (trained,) = _common(_log_smoothness(results, study, "trained"))
+        trained = trained.dropna(axis=1, how="all").dropna()
         if trained.empty:
             return pd.Series(dtype=float)
         slope = np.polyfit(np.arange(trained.shape[1]), trained.to_numpy().T, 1)[0]
@@ -230,8 +244,9 @@ def _depth(study):
 
 def _labels_decide(logs):
     def values(results):
-        true = _spread(logs(results, "main", "trained", "true_labels"))
-        return _log_ratio(_spread(logs(results, "main", "trained", "random_labels")), true)
+        labels = ("true_labels", "random_labels")
+        true, random = _common(*(logs(results, "main", "trained", task) for task in labels))
+        return _log_ratio(_spread(random), _spread(true))
 
     return values
 

@@ -14,6 +14,7 @@ import numpy as np
 EMBEDDED = ("photos", "digits")
 DOWNLOADED = ("cifar10", "mnist", "fashion_mnist")
 FROM_DISK = ("npz", "folder")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DATASETS = EMBEDDED + DOWNLOADED + FROM_DISK
 
 _PHOTOS = {  # ten colour photographs that come with scikit-image and scikit-learn
@@ -82,9 +83,10 @@ def load(
         )
     train = _balanced(y_train, train_images, np.random.default_rng([0, 0]))
     test = _balanced(y_test, test_images, np.random.default_rng([0, 1]))
-    title = pathlib.Path(data_dir).stem if name in FROM_DISK else name
     classes = int(max(y_train.max(), y_test.max())) + 1
-    return Dataset(title, x_train[train], y_train[train], x_test[test], y_test[test], classes)
+    return Dataset(
+        title(name, data_dir), x_train[train], y_train[train], x_test[test], y_test[test], classes
+    )
 
 
 def check_source(name: str, data_dir) -> None:
@@ -106,18 +108,21 @@ def check_source(name: str, data_dir) -> None:
         raise ValueError(f"data_dir {path} is neither an .npz file nor a folder")
 
 
+def title(name: str, data_dir) -> str:
+    """What captions call a data set."""
+    return pathlib.Path(data_dir).stem if name in FROM_DISK else name
+
+
 def fingerprint(data_dir) -> str:
-    """What identifies data on disk: an .npz by its content, a folder by its names and sizes."""
+    """What identifies data on disk: the names and the content of its files."""
     if data_dir is None:
         return ""
     path, digest = pathlib.Path(data_dir), hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
-    else:
-        with path.open("rb") as file:
-            for block in iter(functools.partial(file.read, 1 << 20), b""):
-                digest.update(block)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.relative_to(path).as_posix().encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -217,12 +222,14 @@ def _folder(path):
         names, images, labels, first = classes, [], [], None
         for label, name in enumerate(classes):
             folder = path / part / name
-            files = sorted(f for f in folder.iterdir() if f.suffix in (".jpg", ".jpeg", ".png"))
+            files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
             if not files:
                 raise ValueError(f"{folder} has no .jpg or .png image")
             for file in files:
                 try:
                     with Image.open(file) as image:
+                        if image.mode.startswith(("I", "F")):
+                            raise OSError(f"its pixels ({image.mode}) have more than 8 bits")
                         pixels = np.asarray(image.convert("RGB"))
                 except OSError as error:
                     raise ValueError(f"{file} cannot be read as an image: {error}") from error
@@ -244,13 +251,17 @@ def _checked(arrays, source):
     """Images in [-1, 1] with a channel axis, labels flat integers; anything else is refused."""
     checked = []
     for x, y in (arrays[:2], arrays[2:]):
-        x, y = np.asarray(x), np.asarray(y).reshape(len(y), -1)
+        x, y = np.asarray(x), np.asarray(y)
         x = x[..., None] if x.ndim == 3 else x
-        if x.ndim != 4 or len(x) != len(y) or y.shape[1] != 1 or y.dtype.kind not in "iu":
+        one_each = y.shape in ((len(x),), (len(x), 1)) if x.ndim == 4 else False
+        if not one_each or x.size == 0 or y.dtype.kind not in "iu":
             raise ValueError(
-                f"{source}: expected images [n, height, width, channels] and integer labels [n], "
-                f"received shapes {x.shape} and {y.shape} of {y.dtype}"
+                f"{source}: expected images [n, height, width, channels] and integer labels [n], no "
+                f"empty arrays; received shapes {x.shape} and {y.shape} of {y.dtype}"
             )
+        y = y.reshape(-1)
+        if y.min() < 0:
+            raise ValueError(f"{source}: labels count from 0, received {y.min()}")
         if len(np.unique(y)) < 2:
             raise ValueError(f"{source} has one class, {np.unique(y)}; a task needs at least two")
         x = x.astype("float32") / (255 if x.dtype.kind in "iu" else 1)
@@ -259,7 +270,7 @@ def _checked(arrays, source):
                 f"{source}: expected images in 0…255 (integers) or 0…1 (floats), received values "
                 f"from {x.min():g} to {x.max():g}"
             )
-        checked += [2 * x - 1, y[:, 0].astype("int64")]
+        checked += [2 * x - 1, y.astype("int64")]
     if checked[0].shape[1:] != checked[2].shape[1:]:
         raise ValueError(
             f"{source}: train images are {checked[0].shape[1:]}, test images {checked[2].shape[1:]}"

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 
 from deformstab._version import __version__
@@ -61,6 +62,10 @@ class Experiment:
     measured_images: int = 128
     input_scaling: str = "symmetric"
     batch_statistics: bool = False
+
+    def __post_init__(self):
+        for name in ("class_displacement", "sigma", "learning_rate", "max_displacement"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one id
 
     @property
     def id(self) -> str:
@@ -123,24 +128,31 @@ class Preset:
     def __post_init__(self):
         positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate")
         for name in (*positive, "large_train_images", "large_epochs", "max_displacement"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, received {getattr(self, name)}")
-        if self.measured_images < 2:
-            raise ValueError(f"measured_images must be at least 2, received {self.measured_images}")
-        if self.train_images < 20 or self.large_train_images < 20:
-            raise ValueError("train_images and large_train_images must be at least 20")
-        if min(self.sigmas, default=0) < 0 or min(self.class_displacements, default=0) < 0:
-            raise ValueError("sigmas and class_displacements must be at least 0")
-        for task in self.main_tasks:
-            if task not in MAIN_TASKS:
-                raise ValueError(
-                    f"unknown task {task!r}; the known ones are {', '.join(MAIN_TASKS)}"
-                )
-        if not self.downsampling:
-            raise ValueError(f"downsampling is empty; choose from {', '.join(DOWNSAMPLING_KINDS)}")
-        kinds = (*self.downsampling, self.tasks_downsampling, self.filters_downsampling)
-        for kind in (*kinds, *self.large_downsampling):
-            check_downsampling(kind)
+        at_least = {
+            "seed": 0,
+            "measured_images": 2,
+            "train_images": 20,
+            "large_train_images": 20,
+            # Every block halves the image.
+            "image_size": 2 ** len(self.blocks),
+            "large_image_size": 2 ** len(self.large_blocks),
+        }
+        for name, bound in at_least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, received {getattr(self, name)}")
+        choices = {
+            "downsampling": DOWNSAMPLING_KINDS,
+            "large_downsampling": DOWNSAMPLING_KINDS,
+            "main_tasks": MAIN_TASKS,
+            "sigmas": None,
+            "class_displacements": None,
+        }
+        for name, known in choices.items():
+            _check_list(name, getattr(self, name), known)
+        check_downsampling(self.tasks_downsampling)
+        check_downsampling(self.filters_downsampling)
         datasets.check_source(self.dataset, self.data_dir)
         datasets.check_source(self.tasks_dataset, self.tasks_data_dir)
         datasets.check_source(self.large_dataset, self.large_data_dir)
@@ -229,6 +241,21 @@ class Preset:
         return [experiment for study in STUDIES if study in studies for experiment in found[study]]
 
 
+def _check_list(name, values, known):
+    """Refuses an empty list, a value that comes twice, is unknown or, a number, below zero."""
+    if not values:
+        raise ValueError(
+            f"{name} is empty; give " + (f"some of {', '.join(known)}" if known else "numbers")
+        )
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} names something twice: {values}")
+    for value in values:
+        if known and value not in known:
+            raise ValueError(f"unknown {name} {value!r}; the known ones are {', '.join(known)}")
+        if not known and not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0, received {value}")
+
+
 def _source(dataset, data_dir) -> dict:
     fingerprint = datasets.fingerprint(data_dir)
     return {"dataset": dataset, "data_dir": data_dir, "data_fingerprint": fingerprint}
@@ -238,9 +265,9 @@ PRESETS = {
     "quick": Preset(
         "quick",
         demonstration=(
-            "This is a demonstration, not evidence: narrow networks, trained briefly on crops of "
-            "ten photographs. It shows that everything works and what the figures look like; "
-            "whether a claim of the paper holds, it cannot say."
+            "This is a demonstration, not evidence: narrow networks, trained briefly on little "
+            "data. It shows that everything works and what the figures look like; whether a claim "
+            "of the paper holds, it cannot say."
         ),
     ),
 }

@@ -111,8 +111,16 @@ def _choices(results):
     return lines
 
 
-def index_page(results, claims: pd.DataFrame, drawn: list, command: str, seconds: float) -> str:
-    """README.md of the folder: figure → table → command → claims, with each figure and caption."""
+def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: float) -> str:
+    """README.md of the folder: figure → table → command → claims, with each figure and caption.
+
+    Args:
+        results: the tables.
+        claims: their verdicts.
+        drawn, written: names of the figures and of the tables that are there.
+        command: what was typed.
+        seconds: the runs took.
+    """
     lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
@@ -127,7 +135,8 @@ def index_page(results, claims: pd.DataFrame, drawn: list, command: str, seconds
     verdicts = claims.groupby("claim")["verdict"].agg(lambda found: " / ".join(found))
     for name in drawn:
         spec = FIGURES[name]
-        tables = ", ".join(f"[{table}](tables/{table}.csv)" for table in spec.tables)
+        tables = [table for table in spec.tables if table in written]
+        tables = ", ".join(f"[{table}](tables/{table}.csv)" for table in tables)
         shown = "; ".join(f"{claim}: {verdicts[claim]}" for claim in spec.claims)
         lines.append(
             f"| [{name}](#figure-{name.lower()}) | {spec.title} | {tables} "

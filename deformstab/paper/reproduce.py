@@ -51,9 +51,9 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
         "choices": results.choices(),
         "claims": verdicts,
     }
-    for name, table in (tables | extra).items():
-        if len(table):
-            write_csv(table, output_dir / "tables" / f"{name}.csv")
+    written = {name: table for name, table in (tables | extra).items() if len(table)}
+    for name, table in written.items():
+        write_csv(table, output_dir / "tables" / f"{name}.csv")
     drawn = [name for name in FIGURES if name in wanted]
     for name in tqdm(drawn, desc="figures", unit="figure", leave=False):
         spec = FIGURES[name]
@@ -61,7 +61,7 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
         style.save(spec.plot(results), spec.caption(results), path)
     write_text(report.claims_page(verdicts, results), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
-    index = report.index_page(results, verdicts, complete, command, sum(seconds.values()))
+    index = report.index_page(results, verdicts, complete, written, command, sum(seconds.values()))
     write_text(index, output_dir / "README.md")
     done = {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / _PROVENANCE)
@@ -107,8 +107,8 @@ def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
     wanted = preset.configuration()
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))["configuration"]
-        except (ValueError, KeyError) as error:
+            found = dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error!r}); choose another output_dir or remove it"
             ) from error

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from deformstab.paper import datasets
 from deformstab.paper.experiments import Preset
 
 _CHOICE = ["input_scaling", "batch_statistics", "downsampling"]
@@ -46,6 +47,34 @@ class Results:
         """The accuracies of one condition, a row a seed and kind (or C)."""
         return self._select("training", study=study, task=task)
 
+    def describe(self, study: str) -> str:
+        """The data, network and training of a study, for a caption."""
+        preset = self.preset
+        name, data_dir = preset.dataset, preset.data_dir
+        size, blocks = preset.image_size, preset.blocks
+        images, epochs = preset.train_images, preset.epochs
+        if study == "tasks":
+            name, data_dir = preset.tasks_dataset, preset.tasks_data_dir
+        if study == "large":
+            name, data_dir = preset.large_dataset, preset.large_data_dir
+            size, blocks = preset.large_image_size, preset.large_blocks
+            images, epochs = preset.large_train_images, preset.large_epochs
+        images = self._count("training", "train_images", study, images)
+        widths = ", ".join(f"{count}×{width}" for count, width in blocks)
+        return (
+            f"{datasets.title(name, data_dir)} at {size} px, {images} training images, {epochs} "
+            f"epochs, {preset.seeds} seeds, network {widths}"
+        )
+
+    def measured_images(self, study: str) -> int:
+        """How many images the sensitivities of a study were measured on."""
+        return self._count("sensitivity", "images", study, self.preset.measured_images)
+
+    def _count(self, table, column, study, asked):
+        """What the runs had; before there are runs, what they are to have."""
+        rows = self._select(table, study=study)
+        return asked if rows.empty else int(rows[column].max())
+
     def _select(self, name, **condition) -> pd.DataFrame:
         frame = self.tables.get(name, pd.DataFrame())
         for column, value in condition.items():
@@ -53,24 +82,3 @@ class Results:
                 break
             frame = frame[frame[column] == value]
         return frame.reset_index(drop=True)
-
-    def describe(self, study: str) -> str:
-        """The data, network and training of a study, for a caption."""
-        preset = self.preset
-        if study == "large":
-            name, images, epochs = (
-                preset.large_dataset,
-                preset.large_train_images,
-                preset.large_epochs,
-            )
-            blocks, size = preset.large_blocks, f" at {preset.large_image_size} px"
-        else:
-            tasks = study == "tasks"
-            name = preset.tasks_dataset if tasks else preset.dataset
-            images, epochs, blocks = preset.train_images, preset.epochs, preset.blocks
-            size = f" at {preset.image_size} px"
-        widths = ", ".join(f"{count}×{width}" for count, width in blocks)
-        return (
-            f"{name}{size}, {images} training images, {epochs} epochs, {preset.seeds} seeds, "
-            f"network {widths}"
-        )

@@ -26,7 +26,7 @@ from deformstab.paper import datasets, tasks
 from deformstab.paper.experiments import Experiment
 from deformstab.sensitivity import measure_sensitivity
 from deformstab.smoothness import filter_smoothness
-from deformstab.tables import write_json
+from deformstab.tables import from_csv, write_json
 
 # Of an experiment in every row of every table: what figures and claims choose and group by.
 RUN_COLUMNS = (
@@ -196,24 +196,21 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
     for experiment in experiments:
         if not finished(experiment, folder):
             continue
-        result = json.loads(_path(experiment, folder).read_text(encoding="utf-8"))
+        path = _path(experiment, folder)
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); remove it, and the run is run again"
+            ) from error
         seconds[experiment.id] = result["seconds"]
         for name, text in result["tables"].items():
-            frames.setdefault(name, []).append(_from_csv(text))
+            frames.setdefault(name, []).append(from_csv(text))
     tables = {
         name: pd.concat([frame for frame in found if len(frame)] or [pd.DataFrame()])
         for name, found in frames.items()
     }
     return {name: frame.reset_index(drop=True) for name, frame in tables.items()}, seconds
-
-
-def _from_csv(text: str) -> pd.DataFrame:
-    import io
-
-    if not text.strip():
-        return pd.DataFrame()
-    frame = pd.read_csv(io.StringIO(text), float_precision="round_trip", dtype={"note": "str"})
-    return frame.assign(note=frame["note"].fillna("")) if "note" in frame else frame
 
 
 def _path(experiment, folder) -> pathlib.Path:

@@ -21,6 +21,7 @@ def scaled(dataset: Dataset, scaling: str) -> Dataset:
     else:
         shift = dataset.x_train.mean(axis=(0, 1, 2), dtype="float64").astype("float32")
         scale = dataset.x_train.std(axis=(0, 1, 2), dtype="float64").astype("float32")
+        scale = np.where(scale == 0, np.float32(1), scale)  # a channel without contrast stays zero
     x_train, x_test = ((x - shift) / scale for x in (dataset.x_train, dataset.x_test))
     return replace(dataset, x_train=x_train, x_test=x_test)
 

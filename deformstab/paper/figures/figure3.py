@@ -44,22 +44,25 @@ def _examples(axis, preset, strengths):
     data = datasets.load(
         preset.tasks_dataset, preset.tasks_data_dir, preset.image_size, preset.train_images
     )
+    labels = np.unique(data.y_train)
+    shown = (2, 5) if len(labels) > 5 else (0, 1)  # numbers of classes, which tasks count from 0
     rows = []
-    first = [data.x_train[data.y_train == label][0] for label in (2, 5)]
     for strength in strengths:
         task = tasks.deformed_classes(data, 3, strength, seed=0)
         cells = []
-        for label, original in zip((2, 5), first):
-            # Classes are numbered in the order of their labels.
-            cells += [original, *task.x_train[task.y_train == label][:_EXAMPLES]]
+        for number in shown:
+            original = data.x_train[data.y_train == labels[number]][0]
+            cells += [original, *task.x_train[task.y_train == number][:_EXAMPLES]]
         rows.append(np.concatenate(cells, axis=1))
     grid = np.concatenate(rows, axis=0)
     style.show(axis, grid)
-    side = data.image_shape[0]
+    height, width = data.image_shape[:2]
     for number, strength in enumerate(strengths):
-        axis.text(-0.15 * side, (number + 0.5) * side, f"C = {strength:g}", ha="right", va="center")
+        axis.text(
+            -0.15 * width, (number + 0.5) * height, f"C = {strength:g}", ha="right", va="center"
+        )
     for column in (1, _EXAMPLES + 1, _EXAMPLES + 2):
-        axis.axvline(column * side - 0.5, color="white" if column != _EXAMPLES + 1 else "C3", lw=1)
+        axis.axvline(column * width - 0.5, color="white" if column != _EXAMPLES + 1 else "C3", lw=1)
 
 
 def caption(results):

@@ -45,7 +45,7 @@ def caption(results):
         f"deviations over seeds. (a) At initialization, {kind}, the random filters first convolved "
         "with a Gaussian of standard deviation σ and scaled back to their norm. (b) After training "
         f"on random labels, by kind of downsampling. {results.describe('main').capitalize()}; "
-        f"{preset.measured_images} test images, 3×3 control points, up to "
+        f"{results.measured_images('main')} test images, 3×3 control points, up to "
         f"{preset.max_displacement:g} px. Differs from the paper: data, width and length of "
         "training; the paper does not name the kind of downsampling of (a)."
     )

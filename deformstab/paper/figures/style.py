@@ -27,6 +27,7 @@ KIND_COLOURS = dict(zip(DOWNSAMPLING_KINDS, sns.color_palette("colorblind", 5)))
 KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
 
 _CONDITIONS = ["study", "downsampling", "class_displacement"]
+
 # No date in the PDF: the same results give the same bytes.
 _FORMATS = {"png": {"dpi": 180}, "pdf": {"metadata": {"CreationDate": None}}}
 _RC = {
@@ -60,7 +61,8 @@ def layer_label(name: str) -> str:
     if name == "input":
         return "in"
     block, rest = name.removeprefix("block").split("_", 1)
-    return f"↓{block}" if rest.startswith("downsample") else f"{block}.{rest[4]}"
+    number = rest.removeprefix("conv").split("_")[0]
+    return f"↓{block}" if rest.startswith("downsample") else f"{block}.{number}"
 
 
 def lines(axis, table: pd.DataFrame, y: str, hue: str, colours: dict, labels: dict, markers=None):
