@@ -1,5 +1,6 @@
 """Measuring a model file on image files: what `bin/measure_sensitivity` calls."""
 
+import io
 import pathlib
 
 import keras
@@ -7,7 +8,9 @@ import numpy as np
 
 from deformstab.deformation import RandomDeformation
 from deformstab.sensitivity import measure_sensitivity, paper_deformation
-from deformstab.tables import write_csv
+from deformstab.tables import write_bytes, write_csv
+
+_NAMES = ("images", "x_test")
 
 
 def measure_files(
@@ -49,8 +52,17 @@ def measure_files(
             f"{model_file} was not loaded: {error}\n(Code in a model file runs only with "
             "--allow_unsafe_model; take that for files whose source you trust.)"
         ) from error
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise ValueError(f"{model_file} does not take one input of images, but {shape}")
     low, high = value_range
-    images = low + (high - low) * _images(images_path, model.input_shape, max_images)
+    images = low + (high - low) * _images(images_path, shape, max_images)
+    wanted = [size for size in zip(shape[1:], images.shape[1:]) if size[0] not in (None, size[1])]
+    if wanted:
+        raise ValueError(
+            f"{images_path} has images {images.shape[1:]}, {model_file} takes {shape[1:]}; resize "
+            "them, or pass a folder, whose images are resized"
+        )
     chosen = paper_deformation(images.shape)
     if control_points is not None or max_displacement is not None:
         chosen = RandomDeformation(
@@ -69,26 +81,36 @@ def plot_sensitivity(table, title: str = ""):
     import matplotlib.pyplot as plt
 
     fig, axis = plt.subplots(figsize=(max(4, 0.25 * len(table) + 1.5), 4), layout="constrained")
-    value = table["sensitivity"]
-    axis.fill_between(
-        table["layer_index"], table["sensitivity_low"], table["sensitivity_high"], alpha=0.25
-    )
-    axis.plot(table["layer_index"], value, "o-", markersize=4)
-    axis.set_xticks(table["layer_index"], table["layer"], rotation=90, fontsize=7)
+    place = table["layer_index"]
+    axis.fill_between(place, table["sensitivity_low"], table["sensitivity_high"], alpha=0.25)
+    axis.plot(place, table["sensitivity"], "o-", markersize=4)
+    axis.set_xticks(place, table["layer"], rotation=90, fontsize=7)
     axis.set_ylim(bottom=0)
     axis.set(ylabel=f"normalized sensitivity ({table['metric'].iloc[0]})", title=title)
     return fig
 
 
+def save_picture(fig, path) -> None:
+    """Writes a matplotlib Figure as PNG, PDF or SVG, by the name of the file, atomically."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=check_picture(path), dpi=200)
+    write_bytes(buffer.getvalue(), path)
+
+
+def check_picture(path) -> str:
+    """The format of a picture by its name; one that cannot be drawn is refused."""
+    suffix = pathlib.Path(path).suffix.lower().removeprefix(".")
+    if suffix not in ("png", "pdf", "svg"):
+        raise ValueError(f"a picture is a .png, .pdf or .svg file, not {path}")
+    return suffix
+
+
 def _images(path, input_shape, count) -> np.ndarray:
     """float32 in [0, 1], [images, height, width, channels]."""
     if path.suffix == ".npz":
-        with np.load(path) as file:
-            names = [name for name in ("images", "x_test") if name in file] or file.files
-            images = file[names[0]][:count]
-        images = images[..., None] if images.ndim == 3 else images
-        scale = 255 if images.dtype.kind in "iu" else 1
-        return images.astype("float32") / scale
+        return _npz_images(path, count)
+    if not path.is_dir():
+        raise ValueError(f"{path} is neither a folder of images nor an .npz file")
     from PIL import Image
 
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -108,3 +130,27 @@ def _images(path, input_shape, count) -> np.ndarray:
             raise ValueError(f"{file} cannot be read as an image: {error}") from error
     images = np.stack(images)
     return images[..., None] if images.ndim == 3 else images
+
+
+def _npz_images(path, count) -> np.ndarray:
+    try:
+        with np.load(path) as file:
+            names = [name for name in _NAMES if name in file] or file.files
+            images = file[names[0]][:count] if len(names) == 1 or names[0] in _NAMES else None
+    except Exception as error:  # of zipfile, zlib or NumPy: whatever a damaged file provokes
+        raise ValueError(f"{path} cannot be read as an .npz file: {error!r}") from error
+    if images is None:
+        raise ValueError(f"{path} has {', '.join(names)}: which are the images? Call them images")
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.dtype.kind not in "iuf" or images.size == 0:
+        raise ValueError(
+            f"{path}: expected images [n, height, width, channels], received {images.dtype} "
+            f"{images.shape}"
+        )
+    images = images.astype("float32") / (255 if images.dtype.kind in "iu" else 1)
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"{path}: expected values in 0…255 (integers) or 0…1 (floats), received "
+            f"{images.min():g} to {images.max():g}"
+        )
+    return images

@@ -26,13 +26,14 @@ from deformstab.paper import datasets, tasks
 from deformstab.paper.experiments import Experiment
 from deformstab.sensitivity import measure_sensitivity
 from deformstab.smoothness import filter_smoothness
-from deformstab.tables import from_csv, write_json
+from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv, write_json
 
 # Of an experiment in every row of every table: what figures and claims choose and group by.
 RUN_COLUMNS = (
     *("study", "dataset", "task", "downsampling", "seed", "class_displacement", "sigma"),
     *("input_scaling", "batch_statistics"),
 )
+_TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
 
 
 def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
@@ -205,7 +206,9 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
             ) from error
         seconds[experiment.id] = result["seconds"]
         for name, text in result["tables"].items():
-            frames.setdefault(name, []).append(from_csv(text))
+            frames.setdefault(name, []).append(
+                from_csv(text, {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS})
+            )
     tables = {
         name: pd.concat([frame for frame in found if len(frame)] or [pd.DataFrame()])
         for name, found in frames.items()

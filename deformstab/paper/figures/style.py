@@ -29,7 +29,8 @@ KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
 _CONDITIONS = ["study", "downsampling", "class_displacement"]
 
 # No date in the PDF: the same results give the same bytes.
-_FORMATS = {"png": {"dpi": 180}, "pdf": {"metadata": {"CreationDate": None}}}
+_DPI = 180
+_FORMATS = {"png": {"dpi": _DPI}, "pdf": {"metadata": {"CreationDate": None}}}
 _RC = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -187,7 +188,8 @@ def save(fig: Figure, caption: str, path) -> None:
         fig.set_layout_engine("none")
         width, height = fig.get_size_inches()
         text = textwrap.fill(caption, int(width * 19))
-        space = 0.135 * (text.count("\n") + 1) + 0.15
+        # Whole pixels, so that a longer caption moves no pixel of the figure above it.
+        space = round((0.135 * (text.count("\n") + 1) + 0.15) * _DPI) / _DPI
         fig.text(0.01, -0.08 / height, text, va="top", ha="left", fontsize=7, color="0.25")
         box = Bbox.from_extents(0, -space, width, height)
         for suffix, options in _FORMATS.items():
