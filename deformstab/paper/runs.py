@@ -206,9 +206,7 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
             ) from error
         seconds[experiment.id] = result["seconds"]
         for name, text in result["tables"].items():
-            frames.setdefault(name, []).append(
-                from_csv(text, {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS})
-            )
+            frames.setdefault(name, []).append(from_csv(text, _TYPES))
     tables = {
         name: pd.concat([frame for frame in found if len(frame)] or [pd.DataFrame()])
         for name, found in frames.items()

@@ -39,14 +39,13 @@ def plot(results):
 
 def caption(results):
     preset = results.preset
-    large = preset.large_image_size
     return (
         "Figure 2. Deformation sensitivity of the input (in), every convolution (block.number) and "
         "every downsampling layer (↓): mean cosine distance of an image to its deformed self, over "
         f"the median of all pairs of {results.measured_images('main')} test images, one draw an "
         "image. Lines: mean over seeds; bands: ±2 standard deviations over seeds (not intervals). "
-        f"(a, b) In place of ImageNet: {results.describe('large')}; 5×5 control points, up to {large * 10 / 224:.2f} "
-        f"px. (c, d) In place of CIFAR-10: {results.describe('main')}; 3×3 control points, up to "
-        f"{preset.max_displacement:g} px. Inputs in [-1, 1]; inference mode, batch normalization "
-        "re-estimated after training."
+        f"(a, b) In place of ImageNet: {results.describe('large')}; 5×5 control points, up to "
+        f"{preset.large_image_size * 10 / 224:.2f} px. (c, d) In place of CIFAR-10: "
+        f"{results.describe('main')}; 3×3 control points, up to {preset.max_displacement:g} px. "
+        "Inputs in [-1, 1]; inference mode, batch normalization re-estimated after training."
     )

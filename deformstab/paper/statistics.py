@@ -1,0 +1,176 @@
+"""What claims are judged by: one number a seed, from the tables of the runs.
+
+Each function takes `Results` (or makes one that does) and gives a Series of seed → statistic, empty
+without the runs. Which statistic belongs to which claim, and why: `deformstab/paper/claims.py`.
+"""
+
+import numpy as np
+import pandas as pd
+
+POOLING = ("max", "average")
+
+
+def log_sensitivity(results, study, phase, task="true_labels", metric="cosine"):
+    """log sensitivity, [(seed, kind, …) rows, layer columns]; the input left out."""
+    table = results.sensitivity(study, phase, task, metric)
+    return _logs(table[table["layer_index"] > 0] if len(table) else table, "sensitivity")
+
+
+def log_smoothness(results, study, phase, task="true_labels"):
+    return _logs(results.smoothness(study, phase, task), "smoothness")
+
+
+def _logs(table, column) -> pd.DataFrame:
+    index = ["seed", "downsampling", "class_displacement", "sigma"]
+    if table.empty:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * len(index), names=index))
+    logs = table.assign(value=np.log(table[column]))
+    # Layers in the model's order: the trend over depth needs it.
+    logs["layer"] = pd.Categorical(logs["layer"], logs.drop_duplicates("layer")["layer"])
+    return logs.pivot(index=index, columns="layer", values="value")
+
+
+def _common(*tables) -> list[pd.DataFrame]:
+    """The same logs with only the layers that are measured in all rows of all tables of a seed.
+
+    A layer that one network cannot measure (a dead one) would otherwise pass for a difference.
+    """
+    measured = pd.concat(tables).notna().groupby(level="seed").all()
+    return [logs.where(measured.reindex(logs.index, level="seed")) for logs in tables]
+
+
+def _summary(logs) -> pd.DataFrame:
+    """The mean over layers: [seeds, kinds]."""
+    return logs.mean(axis=1).groupby(level=["seed", "downsampling"]).mean().unstack("downsampling")
+
+
+def _spread(logs) -> pd.Series:
+    """The spread between kinds of each seed."""
+    kinds = logs.groupby(level="seed")
+    return kinds.std(ddof=1).mean(axis=1)
+
+
+def _between(summary, first, second) -> pd.Series:
+    """Mean over some kinds minus mean over others; nothing when either is missing."""
+    first = [kind for kind in first if kind in summary]
+    second = [kind for kind in second if kind in summary]
+    if not first or not second:
+        return pd.Series(dtype=float)
+    return summary[first].mean(axis=1) - summary[second].mean(axis=1)
+
+
+def _slopes(logs, level) -> pd.Series:
+    """The slope of the layer summary against a level of the index, of each seed."""
+    (logs,) = _common(logs)
+    summary = logs.mean(axis=1).dropna().reset_index(name="value")
+    slopes = {
+        seed: np.polyfit(rows[level], rows["value"], 1)[0]
+        for seed, rows in summary.groupby("seed")
+        if rows[level].nunique() > 1
+    }
+    return pd.Series(slopes, dtype=float)
+
+
+def _phases(logs, results):
+    return [logs(results, "main", phase) for phase in ("initial", "trained")]
+
+
+def pooling_init(study):
+    def values(results):
+        (initial,) = _common(log_sensitivity(results, study, "initial"))
+        summary = _summary(initial)
+        others = [kind for kind in summary if kind not in POOLING]
+        return _between(summary, POOLING, others)
+
+    return values
+
+
+def pooling_increases(results):
+    initial, trained = _common(*_phases(log_sensitivity, results))
+    initial, trained = _summary(initial), _summary(trained)
+    kinds = [kind for kind in POOLING if kind in trained]
+    if not kinds:
+        return pd.Series(dtype=float)
+    return (trained[kinds] - initial[kinds]).mean(axis=1)
+
+
+def kinds_converge(results):
+    initial, trained = _common(*_phases(log_sensitivity, results))
+    return _log_ratio(_spread(trained), _spread(initial))
+
+
+def _log_ratio(first, second) -> pd.Series:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(first / second).replace([np.inf, -np.inf], np.nan)
+
+
+def smoothing(results):
+    return _slopes(log_sensitivity(results, "filters", "initial"), "sigma")
+
+
+def stronger_tasks(results):
+    smoothness = log_smoothness(results, "tasks", "trained", "deformed_classes")
+    return _slopes(smoothness, "class_displacement")
+
+
+def training_smooths(results):
+    """The largest change among the kinds: below zero, every kind has become smoother."""
+    initial, trained = _common(*_phases(log_smoothness, results))
+    initial, trained = _summary(initial), _summary(trained)
+    return (trained - initial).max(axis=1) if len(trained) else pd.Series(dtype=float)
+
+
+def smoothness_converges(results):
+    """Kinds start equal in smoothness, so what is asked is how far training takes them apart,
+    compared with how far it takes them all."""
+    initial, trained = _common(*_phases(log_smoothness, results))
+    if trained.empty:
+        return pd.Series(dtype=float)
+    change = (trained - initial).mean(axis=1).groupby(level="seed").mean().abs()
+    return _log_ratio(_spread(trained), change)
+
+
+def depth(study):
+    def values(results):
+        (trained,) = _common(log_smoothness(results, study, "trained"))
+        trained = trained.dropna(axis=1, how="all").dropna()
+        if trained.empty:
+            return pd.Series(dtype=float)
+        slope = np.polyfit(np.arange(trained.shape[1]), trained.to_numpy().T, 1)[0]
+        return pd.Series(slope, index=trained.index).groupby(level="seed").mean()
+
+    return values
+
+
+def labels_decide(logs):
+    def values(results):
+        labels = ("true_labels", "random_labels")
+        true, random = _common(*(logs(results, "main", "trained", task) for task in labels))
+        return _log_ratio(_spread(random), _spread(true))
+
+    return values
+
+
+def euclidean(results):
+    """Spearman's rank correlation of the two metrics over kinds, layers and phases, of each seed."""
+    pairs = []
+    for phase in ("initial", "trained"):
+        metrics = [
+            log_sensitivity(results, "main", phase, metric=metric)
+            for metric in ("cosine", "euclidean")
+        ]
+        if all(len(logs) for logs in metrics):
+            pairs.append(pd.concat([logs.stack() for logs in metrics], axis=1))
+    if not pairs:
+        return pd.Series(dtype=float)
+    pairs = pd.concat(pairs)
+    return pairs.groupby(level="seed").apply(lambda rows: rows.rank().corr().iloc[0, 1])
+
+
+def init_smoothness(results):
+    """The largest relative deviation from 1.87 of a layer's mean over kinds."""
+    initial = log_smoothness(results, "main", "initial")
+    if initial.empty:
+        return pd.Series(dtype=float)
+    by_layer = np.exp(initial).groupby(level="seed").mean()
+    return (by_layer / 1.87 - 1).abs().max(axis=1)
