@@ -28,6 +28,12 @@ def cosine_distance(x, y):
 
     Returns:
         [rows], from 0 to 2.
+
+    Example:
+
+    ```python
+    ds.cosine_distance(x, y)
+    ```
     """
     return 0.5 * ops.sum(ops.square(unit(x) - unit(y)), axis=-1)
 
@@ -40,6 +46,12 @@ def euclidean_distance(x, y):
 
     Returns:
         [rows], at least 0.
+
+    Example:
+
+    ```python
+    ds.euclidean_distance(x, y)
+    ```
     """
     return _norm(x - y)[:, 0]
 

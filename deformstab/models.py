@@ -108,8 +108,17 @@ def paper_layers(model) -> list[str]:
     Args:
         model: made by `ds.vgg`.
 
+    Returns:
+        A list of names.
+
     Raises:
         ValueError: for another model, whose layers the paper does not name.
+
+    Example:
+
+    ```python
+    table = ds.measure_sensitivity(model, images, layers=ds.paper_layers(model))
+    ```
     """
     names = [layer.name for layer in model.layers]
     chosen = [name for name in names if name.endswith(("_relu", "_downsample"))]

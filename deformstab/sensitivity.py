@@ -159,6 +159,16 @@ def paper_deformation(image_shape) -> RandomDeformation:
 
     Args:
         image_shape: [batch, height, width, channels], by Keras' data format.
+
+    Returns:
+        A `ds.RandomDeformation`, of float32 whatever the dtype policy.
+
+    Example:
+
+    ```python
+    deformation = ds.paper_deformation(images.shape)
+    deformed = deformation(images)
+    ```
     """
     channels_first = keras.config.image_data_format() == "channels_first"
     size = image_shape[2:] if channels_first else image_shape[1:3]
