@@ -5,10 +5,9 @@ import pathlib
 import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 
 from deformstab.backend import variable_to_numpy
-from deformstab.sensitivity import measure_sensitivity
+from deformstab.sensitivity import check_measurement, measure_sensitivity
 from deformstab.smoothness import filter_smoothness
 from deformstab.tables import (
     SENSITIVITY_COLUMNS,
@@ -60,7 +59,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         super().__init__()
         if not isinstance(every, (int, np.integer)) or every < 1:
             raise ValueError(f"every must be an int of at least 1 epochs, received {every!r}")
-        self.images = ops.convert_to_numpy(images)
+        self.images = check_measurement(images, deformation, metric, deformations, batch_size)
         self.every = every
         self.csv_path = None if csv_path is None else pathlib.Path(csv_path)
         self._measurement = {

@@ -126,8 +126,12 @@ class RandomDeformation(keras.layers.Layer):
             seed = self.generator
         elif isinstance(seed, (int, np.integer)):
             seed = int(seed)
-        else:
+        elif ops.is_tensor(seed) and _is_scalar_integer(seed):
             seed = _TensorSeed(seed)
+        else:
+            raise ValueError(
+                f"seed must be None, an int or a scalar integer tensor, received {seed!r}"
+            )
         points = self.control_points[0] * self.control_points[1]
         dtype = self.geometry_dtype
         unit = keras.random.uniform((batch_size, points, 2), -1.0, 1.0, dtype=dtype, seed=seed)
@@ -222,6 +226,10 @@ class RandomDeformation(keras.layers.Layer):
                 f"points, received shape {tuple(displacements.shape)}"
             )
         return displacements
+
+
+def _is_scalar_integer(tensor) -> bool:
+    return len(tensor.shape) == 0 and "int" in keras.backend.standardize_dtype(tensor.dtype)
 
 
 class _TensorSeed(keras.random.SeedGenerator):

@@ -1,5 +1,7 @@
 """SmoothedInitializer: random convolution filters that are smooth over space from the start."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
@@ -40,7 +42,8 @@ class SmoothedInitializer(keras.initializers.Initializer):
     """
 
     def __init__(self, sigma, initializer=None, seed=None):
-        if isinstance(sigma, bool) or not (np.ndim(sigma) == 0 and sigma >= 0):
+        number = isinstance(sigma, numbers.Real) and not isinstance(sigma, bool)
+        if not number or not sigma >= 0:
             raise ValueError(f"sigma must be a number of pixels of at least 0, received {sigma!r}")
         if initializer is not None and seed is not None:
             raise ValueError(
@@ -91,8 +94,13 @@ def seed_of(initializer) -> int | None:
     """The integer seed an initializer was given, if any."""
     if isinstance(initializer, SmoothedInitializer):
         return seed_of(initializer.initializer)
-    seed = initializer.get_config().get("seed")
+    seed = _config(initializer).get("seed")
     return seed if isinstance(seed, int) else None
+
+
+def _config(initializer) -> dict:
+    """The configuration of an initializer; a plain function, which Keras takes as well, has none."""
+    return initializer.get_config() if hasattr(initializer, "get_config") else {}
 
 
 def seeded(initializer, seed: int | None) -> keras.initializers.Initializer:
@@ -103,7 +111,7 @@ def seeded(initializer, seed: int | None) -> keras.initializers.Initializer:
     """
     if isinstance(initializer, SmoothedInitializer):
         return SmoothedInitializer(initializer.sigma, seeded(initializer.initializer, seed))
-    config = initializer.get_config()
+    config = _config(initializer)
     if "seed" not in config:
         return initializer
     return type(initializer).from_config({**config, "seed": seed})

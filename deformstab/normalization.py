@@ -7,7 +7,7 @@ from keras import ops
 from deformstab.backend import compiled_model_step, kept_with
 
 
-def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.ndarray:
+def reestimate_batch_normalization(model, images, batch_size: int = 128):
     """Sets every batch normalization's moving averages to the average over batches of images.
 
     Keras' moving averages forget with momentum 0.99: after a hundred steps they still hold a third
@@ -22,8 +22,9 @@ def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.n
         batch_size: images a batch, best as in training. A last batch of less than half is left out.
 
     Returns:
-        The model's outputs in training mode [images used, …], a by-product: if their accuracy and
-        that in inference mode differ much, the moving averages do not represent the images.
+        The model's outputs in training mode [images used, …], one or several as it gives them, a
+        by-product: if their accuracy and that in inference mode differ much, the moving averages do
+        not represent the images.
 
     Example:
 
@@ -42,6 +43,8 @@ def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.n
     images = ops.convert_to_numpy(images)
     if len(images) < 1:
         raise ValueError("statistics need images, received none")
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1, received {batch_size!r}")
     step = kept_with(
         model,
         ("batch statistics", images.shape[1:]),
@@ -56,10 +59,10 @@ def reestimate_batch_normalization(model, images, batch_size: int = 128) -> np.n
         for total, moment in zip(totals, moments):
             total += len(batch) * ops.convert_to_numpy(moment).astype("float64")
         sizes.append(len(batch))
-        outputs.append(ops.convert_to_numpy(output))
+        outputs.append(keras.tree.map_structure(ops.convert_to_numpy, output))
     for variable, total in zip(statistics, totals):
         variable.assign(total / sum(sizes))
-    return np.concatenate(outputs)
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
 
 def _compiled_step(model, normalizations, statistics, image_shape):

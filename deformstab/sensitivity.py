@@ -90,17 +90,9 @@ def measure_sensitivity(
     table.plot(x="layer", y="sensitivity")
     ```
     """
-    check_metric(metric)
-    images = _check_images(images)
-    for name, value in {"deformations": deformations, "batch_size": batch_size}.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1, received {value!r}")
+    images = check_measurement(images, deformation, metric, deformations, batch_size)
     if deformation is None:
         deformation = paper_deformation(images.shape)
-    elif not isinstance(deformation, RandomDeformation):
-        raise ValueError(
-            f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
-        )
     draws = deformation.draw(len(images) * deformations, seed=seed)
     draws = ops.convert_to_numpy(draws)
     height, width = deformation.image_size(images.shape)
@@ -177,7 +169,16 @@ def paper_deformation(image_shape) -> RandomDeformation:
     return RandomDeformation(5, min(size) * 10 / 224, seed=0, dtype="float32")
 
 
-def _check_images(images) -> np.ndarray:
+def check_measurement(images, deformation, metric, deformations, batch_size) -> np.ndarray:
+    """The images as an array; what `measure_sensitivity` cannot measure is refused."""
+    check_metric(metric)
+    for name, value in {"deformations": deformations, "batch_size": batch_size}.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be an int of at least 1, received {value!r}")
+    if deformation is not None and not isinstance(deformation, RandomDeformation):
+        raise ValueError(
+            f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
+        )
     images = ops.convert_to_numpy(images)
     if images.ndim != 4:
         raise ValueError(

@@ -103,7 +103,8 @@ def _total_variation(kernel) -> tuple[float, float, str]:
         raise ValueError(
             f"a kernel has a height and a width, its first two axes; received shape {kernel.shape}"
         )
-    total = sum(np.abs(np.diff(kernel, axis=axis)).sum() for axis in (0, 1))
+    with np.errstate(invalid="ignore"):  # ∞ - ∞: the note says what is wrong with the kernel
+        total = sum(np.abs(np.diff(kernel, axis=axis)).sum() for axis in (0, 1))
     norm = np.abs(kernel).sum()
     note = ""
     if kernel.shape[:2] == (1, 1):

@@ -47,6 +47,8 @@ _PACKAGES = (
     *("deformstab", "numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
     *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn"),
 )
+# What fixes the threads of TensorFlow and of OpenMP (PyTorch), set before they are imported.
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 def table(rows, columns: dict) -> pd.DataFrame:
@@ -149,6 +151,7 @@ def provenance() -> dict:
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
+        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         "git_commit": _git_commit(),
     }

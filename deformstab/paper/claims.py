@@ -37,7 +37,8 @@ class Claim:
         statistic: what the number is, in words.
         values: Results → Series of the statistic, a value a seed; empty without the runs.
         above, below: the side or the margin that is claimed, `None` for no bound.
-        trained: the (study, task) whose training the claim is built on, if any.
+        trained: the (study, task, *kinds) whose training the claim is built on, if any; no kinds
+            for all.
     """
 
     id: str
@@ -102,8 +103,10 @@ def _claimed(claim) -> str:
 
 def _accuracy_gap(results, trained) -> float:
     gaps = [0.0]
-    for study, task in trained:
+    for study, task, *kinds in trained:
         training = results.training(study, task)
+        if kinds and not training.empty:
+            training = training[training["downsampling"].isin(kinds)]
         if not training.empty:
             gap = (training["accuracy_batch_statistics"] - training["accuracy_train"]).abs()
             gaps.append(gap.max())
@@ -137,7 +140,7 @@ CLAIMS = (
         "log ratio of sensitivity, trained to initial, kinds with pooling",
         statistics.pooling_increases,
         above=0,
-        trained=(_TRUE,),
+        trained=((*_TRUE, *statistics.POOLING),),
     ),
     Claim(
         "kinds-converge",

@@ -110,7 +110,10 @@ def check_source(name: str, data_dir) -> None:
 
 def title(name: str, data_dir) -> str:
     """What captions call a data set."""
-    return pathlib.Path(data_dir).stem if name in FROM_DISK else name
+    if name not in FROM_DISK:
+        return name
+    path = pathlib.Path(data_dir).resolve()
+    return path.stem if path.suffix == ".npz" else path.name
 
 
 def fingerprint(data_dir) -> str:
@@ -119,7 +122,7 @@ def fingerprint(data_dir) -> str:
         return ""
     path, digest = pathlib.Path(data_dir), hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+        if file.is_file() and file.suffix.lower() in (".npz", *IMAGE_SUFFIXES):
             digest.update(file.relative_to(path).as_posix().encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())

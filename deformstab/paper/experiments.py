@@ -40,6 +40,7 @@ class Experiment:
         input_scaling: one of `SCALINGS`.
         batch_statistics: whether batch normalization is re-estimated before the first measurement
             too; at initialization it does next to nothing otherwise.
+        threads: it runs on, which decide the last digits of trained weights.
     """
 
     study: str
@@ -62,6 +63,7 @@ class Experiment:
     measured_images: int = 128
     input_scaling: str = "symmetric"
     batch_statistics: bool = False
+    threads: int = 2
 
     def __post_init__(self):
         for name in ("class_displacement", "sigma", "learning_rate", "max_displacement"):
@@ -106,6 +108,7 @@ class Preset:
     train_images: int = 1000
     batch_size: int = 64
     learning_rate: float = 1e-3
+    threads: int = 2
     measured_images: int = 128
     blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
     max_displacement: float = 2.0
@@ -126,7 +129,7 @@ class Preset:
     demonstration: str = field(default="", compare=False)
 
     def __post_init__(self):
-        positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate")
+        positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate", "threads")
         for name in (*positive, "large_train_images", "large_epochs", "max_displacement"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, received {getattr(self, name)}")
@@ -174,6 +177,7 @@ class Preset:
             "blocks": self.blocks,
             "max_displacement": self.max_displacement,
             "image_size": self.image_size,
+            "threads": self.threads,
         }
         main = {**training, **_source(self.dataset, self.data_dir)}
         tasks = {**training, **_source(self.tasks_dataset, self.tasks_data_dir)}

@@ -36,12 +36,13 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     output_dir = pathlib.Path(output_dir)
     _refuse_other_results(output_dir, preset)
     studies = set().union(*wanted.values()) if figures else set(STUDIES)
-    _check(preset.experiments(studies))
+    experiments = preset.experiments()  # once: it reads all data from disk to identify it
+    needed = [each for each in experiments if each.study in studies]
+    _check(needed)
     if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
         write_json(_provenance(preset), output_dir / _PROVENANCE)
-    _run(preset.experiments(studies), output_dir)
+    _run(needed, output_dir)
 
-    experiments = preset.experiments()
     tables, seconds = runs.collect(experiments, output_dir)
     results = Results(preset, tables)
     verdicts = claims.evaluate(results)

@@ -200,13 +200,14 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
         path = _path(experiment, folder)
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = {name: from_csv(text, _TYPES) for name, text in result["tables"].items()}
+            seconds[experiment.id] = result["seconds"]
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is damaged ({error}); remove it, and the run is run again"
+                f"{path} is damaged ({error!r}); remove it, and the run is run again"
             ) from error
-        seconds[experiment.id] = result["seconds"]
-        for name, text in result["tables"].items():
-            frames.setdefault(name, []).append(from_csv(text, _TYPES))
+        for name, frame in found.items():
+            frames.setdefault(name, []).append(frame)
     tables = {
         name: pd.concat([frame for frame in found if len(frame)] or [pd.DataFrame()])
         for name, found in frames.items()

@@ -1,0 +1,536 @@
+"""The two scripts, as they are called: what they print, write, and refuse without a traceback."""
+
+import dataclasses
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from absl import app, flags
+from PIL import Image
+
+import deformstab as ds
+from deformstab.measure_files import measure_files, plot_sensitivity
+from deformstab.paper import reproduce as reproduction
+from deformstab.paper.experiments import Preset
+from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCRIPTS = ("measure_sensitivity", "reproduce_figures")
+
+
+def process(script, *arguments, cwd=None):
+    """A script in a process of its own, from anywhere: (status, stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bin" / script), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """A script's `main` in this process and an empty folder: (exit status or message, stdout).
+
+    What a script lets through other than `SystemExit` would be a traceback, and fails the test.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    others = set(flags.FLAGS)
+
+    def forget():
+        for name in set(flags.FLAGS) - others:
+            delattr(flags.FLAGS, name)
+
+    def run(script, *arguments):
+        forget()
+        loader = importlib.machinery.SourceFileLoader(script, str(ROOT / "bin" / script))
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(script, loader))
+        loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        try:
+            status = module.main(flags.FLAGS(sys.argv))
+        except (flags.Error, app.UsageError) as error:  # of which absl makes a message and status 1
+            status = str(error)
+        except SystemExit as error:
+            status = error.code
+        return status, capsys.readouterr().out
+
+    yield run
+    forget()
+
+
+# ---- --help ----
+
+
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        (
+            "reproduce_figures",
+            "preset dataset data_dir figures downsampling seeds epochs train_images batch_size "
+            "seed output_dir image_size measured_images sigmas class_displacements",
+        ),
+        (
+            "measure_sensitivity",
+            "model images output figure layers max_images value_range control_points "
+            "max_displacement metric deformations seed batch_size allow_unsafe_model",
+        ),
+    ],
+)
+def test_help_is_a_manual(script, names, tmp_path):
+    _, shown, errors = process(script, "--help", cwd=tmp_path)
+    assert "Traceback" not in shown + errors
+    for name in names.split():  # each with a sentence
+        assert re.search(rf"--(\[no\])?{name}: *(\n *)?\S.{{8,}}", shown), name
+    assert f"bin/{script} --" in shown  # examples
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_can_be_executed(script):
+    path = ROOT / "bin" / script
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/usr/bin/env python3\n")
+
+
+def test_every_flag_is_a_field_of_the_preset_or_the_script_s_own(call):
+    before = set(flags.FLAGS)
+    call("reproduce_figures", "--figures=nothing")
+    own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir"}
+    assert own
+    assert own <= {field.name for field in dataclasses.fields(Preset)}
+
+
+# ---- reproduce_figures ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds=0"], ["seeds", "0"]),
+        (["--epochs=-1"], ["epochs", "-1"]),
+        (["--batch_size=0"], ["batch_size"]),
+        (["--train_images=5"], ["train_images", "20"]),
+        (["--measured_images=1"], ["measured_images", "2"]),
+        (["--learning_rate=0"], ["learning_rate"]),
+        (["--max_displacement=-2"], ["max_displacement", "-2"]),
+        (["--seed=-1"], ["seed", "-1"]),
+        (["--seeds=two"], ["seeds", "two"]),
+        (["--learning_rate=fast"], ["learning_rate", "fast"]),
+        (["--sigmas=0,x"], ["sigmas", "x"]),
+        (["--class_displacements=1,C"], ["class_displacements", "C"]),
+        (["--sigmas=-1"], ["sigmas"]),
+        (["--downsampling=max,median"], ["median", "subsample, max, average"]),
+        (["--tasks_downsampling=median"], ["median", "subsample, max, average"]),
+        (["--dataset=imagenet"], ["imagenet", "photos", "digits", "cifar10", "npz", "folder"]),
+        (["--dataset=folder"], ["folder", "data_dir"]),
+        (["--dataset=folder", "--data_dir=nowhere"], ["nowhere", "does not exist"]),
+        (["--dataset=npz", "--data_dir=."], ["npz"]),
+        (["--data_dir=."], ["photos", "data_dir"]),
+        (["--main_tasks=no_labels"], ["no_labels", "true_labels"]),
+        (["--figures=7"], ["7", "2c", "pooling"]),
+        (["--preset=full"], ["full", "quick"]),
+        (["--unknown=1"], ["unknown"]),
+        (["quick"], ["quick", "--name=value"]),
+        (["--figures", "2", "3"], ["3"]),
+    ],
+)
+def test_bad_values_are_refused_with_a_message_and_nothing_is_written(
+    call, tmp_path, monkeypatch, arguments, words
+):
+    monkeypatch.setattr(reproduction.runs, "run", lambda experiment: pytest.fail("runs"))
+    status, _ = call("reproduce_figures", *arguments)
+    assert isinstance(status, str)  # printed, with exit status 1
+    for word in words:
+        assert word in status
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("reproduce_figures", ["--epochs=0"], ["epochs must be above 0, received 0"]),
+        ("reproduce_figures", ["--seeds=two"], ["seeds", "two"]),
+        ("reproduce_figures", ["stray"], ["stray"]),
+        ("measure_sensitivity", [], ["--model"]),
+        ("measure_sensitivity", ["--model=a.keras", "--images=b", "stray"], ["stray"]),
+    ],
+)
+def test_a_process_that_refuses_exits_with_a_status_and_no_traceback(
+    tmp_path, script, arguments, words
+):
+    status, shown, errors = process(script, *arguments, cwd=tmp_path)
+    assert status not in (0, None)
+    assert "Traceback" not in shown + errors
+    for word in words:
+        assert word in shown + errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_that_need_no_runs_are_drawn_at_once(call, tmp_path):
+    arguments = ["--figures", "pooling,A2", "--output_dir", "my figures", "--seeds=2"]
+    status, shown, errors = process("reproduce_figures", *arguments, cwd=tmp_path)
+    assert status == 0, errors
+    assert "Traceback" not in errors
+    assert os.path.join("my figures", "README.md") in shown
+    folder = tmp_path / "my figures"
+    assert {file.name for file in (folder / "figures").iterdir()} == {
+        f"figure_{name}.{kind}" for name in ("pooling", "A2") for kind in ("png", "pdf")
+    }
+    assert len(read_csv(folder / "tables" / "pooling_shifts.csv")) == 4 + 9
+    found = json.loads((folder / "provenance.json").read_text())
+    assert found["command"] == ["reproduce_figures", *arguments]
+    assert found["configuration"]["seeds"] == 2
+    # The command that the index gives is one that can be typed again, for one figure.
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("--seeds=2", "my figures", "--figures=A2"):
+        assert part in page.split("## Figure")[0]
+    command = next(line for line in page.splitlines() if "--figures=A2" in line).split("`")[1]
+    assert command.startswith("bin/reproduce_figures --")
+    words = shlex.split(command)[1:]
+    assert "pooling,A2" not in words
+    assert not call("reproduce_figures", *words)[0]
+
+
+def test_by_default_results_go_below_the_folder_of_the_preset(call, tmp_path):
+    status, shown = call("reproduce_figures", "--figures=pooling")
+    assert not status
+    assert (tmp_path / "results" / "quick" / "figures" / "figure_pooling.pdf").is_file()
+    assert os.path.join("results", "quick", "README.md") in shown
+
+
+def test_every_flag_reaches_the_preset(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    status, _ = call(
+        "reproduce_figures",
+        "--downsampling=max,average",
+        "--seeds=4",
+        "--seed=7",
+        "--sigmas=0,1.5",
+        "--class_displacements=1,2",
+        "--learning_rate=0.5",
+        "--dataset=digits",
+        "--large_image_size=96",
+        "--main_tasks=random_images",
+        "--figures=2c,3",
+        "--output_dir=there",
+    )
+    assert not status
+    ((preset, output_dir, figures, _),) = seen
+    assert (str(output_dir), list(figures)) == ("there", ["2c", "3"])
+    assert preset.downsampling == ("max", "average")
+    assert (preset.seeds, preset.seed, preset.learning_rate) == (4, 7, 0.5)
+    assert (preset.sigmas, preset.class_displacements) == ((0.0, 1.5), (1.0, 2.0))
+    assert (preset.dataset, preset.large_image_size) == ("digits", 96)
+    assert preset.main_tasks == ("random_images",)
+    assert preset.epochs == 4  # what was not said is what the preset says
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_way_out(call, tmp_path):
+    assert not call("reproduce_figures", "--figures=pooling", "--output_dir=out")[0]
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    status, _ = call("reproduce_figures", "--figures=pooling", "--output_dir=out", "--epochs=9")
+    for word in ("another configuration", "epochs", "4 there, 9 now", "--output_dir"):
+        assert word in status
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_failed_download_names_what_needs_no_network(call, monkeypatch, tmp_path):
+    def fail():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
+    status, _ = call("reproduce_figures", "--dataset=cifar10", "--figures=2c")
+    for word in ("cifar10", "photos", "digits", "data_dir"):
+        assert word in status
+
+
+def test_ctrl_c_says_that_finished_runs_are_kept(call, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reproduction.runs, "run", stop)
+    monkeypatch.setattr(reproduction, "_check", lambda experiments: None)
+    status, _ = call("reproduce_figures", "--figures=5a")
+    assert "kept" in status
+
+
+# ---- measure_sensitivity ----
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with models and images."""
+    folder = tmp_path_factory.mktemp("files")
+    model = ds.vgg((16, 16, 3), 4, ((1, 4), (1, 6)), seed=0)
+    model.save(folder / "model.keras")
+    grey = ds.vgg((16, 16, 1), 4, ((1, 4),), seed=0)
+    grey.save(folder / "grey.keras")
+    ds.vgg((None, None, 3), 4, ((1, 4),), seed=0).save(folder / "any_size.keras")
+    inputs = keras.Input((10,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(folder / "dense.keras")
+    inputs = keras.Input((16, 16, 3))
+    outputs = keras.layers.Lambda(lambda x: x * 2, output_shape=(16, 16, 3), name="twice")(inputs)
+    unsafe = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(outputs))
+    unsafe.save(folder / "unsafe.keras")
+    (folder / "broken.keras").write_bytes(b"PK\x03\x04 not a model")
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (10, 20, 24, 3)).astype("uint8")
+    pixels = pixels // 2 + np.linspace(0, 120, 10).astype("uint8")[:, None, None, None]
+    (folder / "images" / "deep").mkdir(parents=True)
+    for number, image in enumerate(pixels):
+        where = "deep/" if number % 3 == 0 else ""
+        suffix = ("png", "jpg", "JPEG")[number % 3]
+        Image.fromarray(image).save(folder / "images" / f"{where}{number}.{suffix}")
+    (folder / "images" / "notes.txt").write_text("no image")
+    (folder / "few").mkdir()
+    Image.fromarray(pixels[0]).save(folder / "few" / "one.png")
+    (folder / "damaged").mkdir()
+    for number in range(3):
+        Image.fromarray(pixels[number]).save(folder / "damaged" / f"{number}.png")
+    content = (folder / "damaged" / "1.png").read_bytes()
+    (folder / "damaged" / "1.png").write_bytes(content[: len(content) // 2])
+
+    square = np.ascontiguousarray(pixels[:, :16, :16])
+    np.savez(folder / "images.npz", other=square[:3], x_test=square[:4], images=square)
+    np.savez(folder / "x_test.npz", y_test=np.arange(10), x_test=square)
+    np.savez(folder / "only.npz", birds=square / 255)
+    np.savez(folder / "grey.npz", birds=square[..., 0])
+    np.savez(folder / "two.npz", labels=np.arange(10), birds=square)
+    np.savez(folder / "empty.npz")
+    np.savez(folder / "scaled.npz", images=square / 127.5 - 1)
+    np.savez(folder / "large.npz", images=square * 1.0)
+    np.savez(folder / "nan.npz", images=np.full((4, 16, 16, 3), np.nan))
+    np.savez(folder / "size.npz", images=pixels)
+    np.savez(folder / "words.npz", images=np.array(["a", "b"]))
+    (folder / "broken.npz").write_bytes(b"PK\x03\x04 nothing")
+    return folder
+
+
+def images_of(folder, count=None, size=(16, 16), mode="RGB"):
+    """What a user would read: in the order of paths, resized, scaled to [-1, 1]."""
+    found = []
+    for path, _, names in os.walk(folder):
+        found += [os.path.join(path, name) for name in names if not name.endswith("txt")]
+    images = []
+    for file in sorted(found, key=lambda file: pathlib.Path(file).parts)[:count]:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert(mode).resize(size), "float32")
+        images.append(pixels.reshape(*pixels.shape[:2], -1))
+    return np.stack(images) / 127.5 - 1
+
+
+def own_measurement(model_file, images, **options):
+    return ds.measure_sensitivity(keras.saving.load_model(model_file), images, **options)
+
+
+def assert_measured(found, expected):
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_path):
+    status, shown, errors = process(
+        "measure_sensitivity",
+        f"--model={files / 'model.keras'}",
+        f"--images={files / 'images'}",
+        "--output=new/table.csv",
+        "--figure=layers.png",
+        "--max_images=7",
+        cwd=tmp_path,
+    )
+    assert status == 0, errors
+    assert "Traceback" not in errors
+    table = read_csv(tmp_path / "new" / "table.csv", SENSITIVITY_COLUMNS)
+    expected = own_measurement(files / "model.keras", images_of(files / "images", 7))
+    assert_measured(table, expected)
+    for row in expected.itertuples():
+        assert row.layer in shown
+    with Image.open(tmp_path / "layers.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_flags_of_a_measurement_reach_it(call, files, tmp_path):
+    status, shown = call(
+        "measure_sensitivity",
+        f"--model={files / 'model.keras'}",
+        f"--images={files / 'images.npz'}",
+        "--output=table.csv",
+        "--layers=block1_downsample,input",
+        "--metric=euclidean",
+        "--deformations=3",
+        "--seed=5",
+        "--control_points=4",
+        "--max_displacement=0.5",
+        "--value_range=0,1",
+        "--batch_size=4",
+    )
+    assert not status
+    with np.load(files / "images.npz") as file:
+        images = file["images"] / np.float32(255)
+    expected = own_measurement(
+        files / "model.keras",
+        images,
+        deformation=ds.RandomDeformation(4, 0.5),
+        layers=["input", "block1_downsample"],
+        metric="euclidean",
+        deformations=3,
+        seed=5,
+    )
+    table = read_csv(tmp_path / "table.csv", SENSITIVITY_COLUMNS)
+    assert_measured(table, expected)
+    assert "block2_downsample" not in shown
+
+
+@pytest.mark.parametrize(
+    ("model", "archive", "name"),
+    [
+        ("model.keras", "images.npz", "images"),
+        ("model.keras", "x_test.npz", "x_test"),
+        ("model.keras", "only.npz", "birds"),
+        ("grey.keras", "grey.npz", "birds"),
+    ],
+)
+def test_an_npz_gives_the_array_that_is_documented(files, model, archive, name):
+    with np.load(files / archive) as file:
+        images = file[name]
+    scale = 127.5 if images.dtype.kind == "u" else 0.5
+    images = images.reshape(10, 16, 16, -1) / np.float32(scale) - 1
+    assert_measured(
+        measure_files(files / model, files / archive), own_measurement(files / model, images)
+    )
+
+
+def test_a_grey_model_and_one_of_any_size_take_colour_files(files):
+    images = images_of(files / "images", mode="L")
+    found = measure_files(files / "grey.keras", files / "images")
+    assert_measured(found, own_measurement(files / "grey.keras", images))
+    images = images_of(files / "images", size=(24, 20))  # of the first file
+    found = measure_files(files / "any_size.keras", files / "images")
+    assert_measured(found, own_measurement(files / "any_size.keras", images))
+
+
+def test_an_h5_model_is_measured_like_the_other(files, tmp_path):
+    model = keras.saving.load_model(files / "model.keras")
+    model.save(tmp_path / "model.h5")
+    found = measure_files(tmp_path / "model.h5", files / "images.npz")
+    assert_measured(found, measure_files(files / "model.keras", files / "images.npz"))
+
+
+def test_one_of_two_options_of_the_deformation_leaves_the_other_as_it_is(files):
+    model, images = files / "model.keras", files / "images.npz"
+    paper = ds.paper_deformation((10, 16, 16, 3))
+    assert (paper.control_points, paper.max_displacement) == ((3, 3), (1.0, 1.0))
+    default = measure_files(model, images)
+    assert_measured(default, measure_files(model, images, control_points=3, max_displacement=1.0))
+    only = measure_files(model, images, max_displacement=0.5)["rms_displacement"]
+    np.testing.assert_allclose(only, default["rms_displacement"] / 2, rtol=1e-5)
+    finer = measure_files(model, images, control_points=5)
+    assert_measured(finer, measure_files(model, images, control_points=5, max_displacement=1.0))
+    assert (finer["rms_displacement"] != default["rms_displacement"]).all()
+
+
+def test_the_picture_shows_the_table(files):
+    table = measure_files(files / "model.keras", files / "images.npz")
+    (axis,) = plot_sensitivity(table, "title").axes
+    (line,) = axis.lines
+    np.testing.assert_array_equal(line.get_ydata(), table["sensitivity"])
+    ticks = [tick.get_text() for tick in axis.get_xticklabels()]
+    assert ticks == list(table["layer"])
+    low, high = axis.collections[0].get_datalim(axis.transData).intervaly
+    assert low == pytest.approx(table["sensitivity_low"].min())
+    assert high == pytest.approx(table["sensitivity_high"].max())
+    assert axis.get_title() == "title"
+    assert "cosine" in axis.get_ylabel()
+
+
+def test_code_in_a_model_file_runs_only_when_allowed(call, files, tmp_path):
+    arguments = [f"--model={files / 'unsafe.keras'}", f"--images={files / 'images.npz'}"]
+    status, _, errors = process("measure_sensitivity", *arguments, cwd=tmp_path)
+    assert status not in (0, None)
+    assert "Traceback" not in errors
+    assert "--allow_unsafe_model" in errors
+    assert "unsafe.keras" in errors
+    status, _ = call("measure_sensitivity", *arguments, "--allow_unsafe_model", "--output=t.csv")
+    assert not status
+    assert "twice" in list(read_csv(tmp_path / "t.csv")["layer"])
+
+
+def test_code_in_an_h5_file_does_not_run_either(files, tmp_path):
+    model = keras.saving.load_model(files / "unsafe.keras", safe_mode=False)
+    model.save(tmp_path / "unsafe.h5")
+    with pytest.raises(ValueError, match=r"unsafe\.h5.*(?s:.*)--allow_unsafe_model"):
+        measure_files(tmp_path / "unsafe.h5", files / "images.npz")
+    table = measure_files(tmp_path / "unsafe.h5", files / "images.npz", allow_unsafe_model=True)
+    assert "twice" in list(table["layer"])
+
+
+# NumPy leaves a file open that it cannot read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"model": "nowhere.keras"}, ["nowhere.keras", "does not exist"]),
+        ({"images": "nowhere"}, ["nowhere", "does not exist"]),
+        ({"model": "broken.keras"}, ["broken.keras"]),
+        ({"model": "dense.keras"}, ["dense.keras", "images"]),
+        ({"images": "few"}, ["few", "1 ", "at least two"]),
+        ({"images": "images/notes.txt"}, ["notes.txt"]),
+        ({"images": "damaged"}, ["damaged/1.png"]),
+        ({"images": "broken.npz"}, ["broken.npz"]),
+        ({"images": "empty.npz"}, ["empty.npz"]),
+        ({"images": "two.npz"}, ["two.npz", "labels", "birds"]),
+        ({"images": "scaled.npz"}, ["scaled.npz", "0…1", "-1"]),
+        ({"images": "large.npz"}, ["large.npz", "0…1"]),
+        ({"images": "nan.npz"}, ["nan.npz", "nan"]),
+        ({"images": "words.npz"}, ["words.npz"]),
+        ({"images": "size.npz"}, ["20", "16"]),
+        ({"model": "grey.keras", "images": "images.npz"}, ["16, 16, 3"]),
+        ({"layers": "block9"}, ["block9", "block1_conv1"]),
+        ({"value_range": "1"}, ["value_range", "1"]),
+        ({"value_range": "low,high"}, ["value_range", "low"]),
+        ({"value_range": "0,1,2"}, ["value_range"]),
+        ({"max_displacement": "-1"}, ["max_displacement", "-1"]),
+        ({"control_points": "1"}, ["control_points", "1"]),
+        ({"max_images": "1"}, ["max_images"]),
+        ({"deformations": "0"}, ["deformations"]),
+        ({"batch_size": "0"}, ["batch_size"]),
+        ({"metric": "manhattan"}, ["manhattan", "cosine", "euclidean"]),
+        ({"figure": "picture.docx"}, ["docx"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_a_message(call, files, arguments, words):
+    chosen = {"model": "model.keras", "images": "images.npz"} | arguments
+    for name in ("model", "images"):
+        chosen[name] = files / chosen[name]
+    given = [f"--{name}={value}" for name, value in chosen.items()]
+    status, _ = call("measure_sensitivity", *given)
+    assert isinstance(status, str), status
+    for word in words:
+        assert word in status
+
+
+def test_a_picture_goes_into_a_folder_that_is_made_like_a_tables(call, files, tmp_path):
+    status, _ = call(
+        "measure_sensitivity",
+        f"--model={files / 'model.keras'}",
+        f"--images={files / 'images.npz'}",
+        "--figure=new/picture.pdf",
+    )
+    assert not status
+    assert (tmp_path / "new" / "picture.pdf").read_bytes().startswith(b"%PDF")

@@ -1,0 +1,258 @@
+"""The package as a whole: what imports what, what is public, documented, and how long files are."""
+
+import ast
+import inspect
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, natural_images
+
+import deformstab as ds
+from deformstab import splines
+
+PACKAGE = pathlib.Path(ds.__file__).parent
+ORDER = [  # the path of the data: a module imports only from modules above it
+    *("tables", "splines", "backend", "warp", "deformation", "addons", "downsampling"),
+    *("initializers", "models", "distances", "intervals", "representations", "sensitivity"),
+    *("smoothness", "normalization", "callbacks", "measure_files", "paper"),
+]
+FUNCTIONS = [
+    *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
+    *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
+    *("reestimate_batch_normalization",),
+    *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
+]
+CLASSES = ["RandomDeformation", "SensitivityCallback", "SmoothedInitializer"]
+CONSTANTS = ["CIFAR10_BLOCKS", "IMAGENET_BLOCKS", "DOWNSAMPLING_KINDS", "__version__"]
+
+
+def public(name):
+    value = ds
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def imports_of(path):
+    """Names of the package's own modules that a file imports anywhere, functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative imports hide where things come from"
+            parts = (node.module or "").split(".")
+            if parts[0] == "deformstab":
+                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = (alias.name.split(".") for alias in node.names)
+            found |= {
+                parts[1] if len(parts) > 1 else "" for parts in names if parts[0] == "deformstab"
+            }
+    return found
+
+
+def top_level_imports(path):
+    """Names of packages that are imported when the file is."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def test_modules_import_only_from_modules_above_them():
+    modules = sorted(path.stem for path in PACKAGE.glob("*.py"))
+    assert set(modules) - {"__init__", "_version"} == set(ORDER) - {"paper"}
+    for place, module in enumerate(ORDER):
+        files = (
+            (PACKAGE / "paper").rglob("*.py") if module == "paper" else [PACKAGE / f"{module}.py"]
+        )
+        allowed = {
+            *ORDER[:place],
+            "_version",
+            *(["paper", "__version__"] if module == "paper" else []),
+        }
+        for path in files:
+            assert imports_of(path) <= allowed, path.relative_to(PACKAGE)
+
+
+def test_the_library_does_not_use_the_reproduction():
+    for path in PACKAGE.glob("*.py"):
+        assert "paper" not in imports_of(path), path.name
+
+
+def test_the_checker_of_imports_can_see(tmp_path):
+    file = tmp_path / "module.py"
+    file.write_text(
+        "import deformstab.warp\nfrom deformstab import models\n"
+        "def f():\n    from deformstab.paper.runs import run\n"
+    )
+    assert imports_of(file) == {"warp", "models", "paper"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_heavy_packages_are_imported_only_where_they_are_used(path):
+    heavy = {
+        "absl",
+        "seaborn",
+        "matplotlib",
+        "tensorflow",
+        "jax",
+        "torch",
+        "PIL",
+        "sklearn",
+        "skimage",
+    }
+    assert not top_level_imports(path) & heavy
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_files_are_short_enough_to_read(path):
+    limit = 320 if path.name == "addons.py" else 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+# ---- importing ----
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_importing_brings_in_nothing_that_is_not_needed():
+    # Keras itself imports absl; what counts is what comes on top.
+    result = python(
+        """
+        import sys
+        import keras
+        before = set(sys.modules)
+        import deformstab
+        new = {name.split(".")[0] for name in set(sys.modules) - before}
+        print(sorted(new & {"absl", "seaborn", "matplotlib", "sklearn", "skimage", "PIL", "paper"}))
+        print("deformstab.paper" in sys.modules)
+        for backend in {"tensorflow", "jax", "torch"} - {keras.backend.backend()}:
+            assert backend not in new, backend
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["[]", "False"]
+
+
+@pytest.mark.parametrize("missing", ["keras", "the backend"])
+def test_without_a_backend_the_import_says_what_to_install(missing):
+    result = python(
+        f"""
+        import sys
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in {["keras"] if missing == "keras" else ["tensorflow"]}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        import deformstab
+        """,
+        KERAS_BACKEND="tensorflow",
+    )
+    assert result.returncode == 1
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("ImportError: ")
+    for words in ("deformstab", 'pip install "deformstab[tensorflow]"', "[jax]", "[torch]"):
+        assert words in message
+
+
+# ---- public names and their documentation ----
+
+
+def test_public_names_are_there_and_no_others():
+    for name in [*FUNCTIONS, *CLASSES, *CONSTANTS]:
+        assert public(name) is not None
+    names = {
+        name for name in vars(ds) if not name.startswith("_") and name not in [*ORDER, "paper"]
+    }
+    assert names | {"addons"} == {
+        name.split(".")[0] for name in [*FUNCTIONS, *CLASSES, *CONSTANTS] if name != "__version__"
+    }
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_public_names_are_documented(name):
+    value = public(name)
+    text = inspect.getdoc(value)
+    headings = ["Args", "Example"] if inspect.isclass(value) else ["Args", "Returns", "Example"]
+    for heading in headings:
+        assert re.search(rf"^{heading}:$", text, flags=re.MULTILINE), f"{name} has no {heading}:"
+    described = text.split("Args:")[1]
+    parameters = inspect.signature(value.__init__ if inspect.isclass(value) else value).parameters
+    for parameter in parameters:
+        if parameter not in ("self", "kwargs"):
+            assert re.search(
+                rf"^ +\*{{0,2}}(\w+, )*{parameter}(, \w+)*:", described, re.MULTILINE
+            ), f"{name} does not describe {parameter}"
+
+
+@pytest.mark.parametrize("method", ["draw", "flow", "deform"])
+def test_public_methods_are_documented(method):
+    text = inspect.getdoc(getattr(ds.RandomDeformation, method))
+    assert "Args:" in text
+    assert "Returns:" in text
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """What examples in docstrings take for granted, in miniature."""
+    monkeypatch.chdir(tmp_path)
+    images = natural_images(8, 32, 32)
+    model = ds.vgg((32, 32, 3), 10, ((1, 4), (1, 4)), seed=0)
+    model.compile("sgd", "mse")
+    names = {
+        "ds": ds,
+        "np": np,
+        "keras": keras,
+        "images": images,
+        "model": model,
+        "x_train": images,
+        "y_train": np.zeros((8, 10), "float32"),
+        "x_test": images,
+        "x": natural_images(8, 5, 5).reshape(8, -1),
+        "y": natural_images(8, 5, 5, seed=1).reshape(8, -1),
+        "points": np.random.default_rng(0).random((2, 7, 2)),
+        "values_there": np.random.default_rng(1).random((2, 7, 3)),
+        "queries": np.random.default_rng(2).random((2, 5, 2)),
+    }
+    inside = 4 + splines.control_grid(3, 24, 24)[None].astype("float32")
+    names |= {"dest": inside, "source": inside + np.float32(0.5)}
+    names["layer"] = ds.RandomDeformation()
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        names["dataset"] = tf.data.Dataset.from_tensor_slices(images)
+    return names
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_examples_in_docstrings_run(name, session):
+    blocks = re.findall(r"```python\n(.*?)```", inspect.getdoc(public(name)), flags=re.DOTALL)
+    assert blocks, f"{name} shows no example"
+    for block in blocks:
+        if "dataset" in block and BACKEND != "tensorflow":
+            continue
+        exec(compile(block, name, "exec"), session)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+    assert re.fullmatch(r"\d+\.\d+\.\d+\w*", ds.__version__)

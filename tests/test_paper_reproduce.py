@@ -1,0 +1,443 @@
+"""From a preset to a folder: everything is there, nothing is done twice, nothing is overwritten."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_paper_claims import IDS
+from test_paper_results import RUN_COLUMNS, made_run, small_preset
+
+import deformstab
+from deformstab.paper import approximations, experiments, runs
+from deformstab.paper.experiments import PRESETS
+from deformstab.paper.pooling import pooling_shifts
+from deformstab.paper.reproduce import reproduce
+from deformstab.tables import read_csv
+
+FIGURES = ["1", "2", "3", "4", "5", "A1", "A2", "A3", "pooling"]
+TINY = ((1, 4), (1, 8), (1, 8), (1, 8))
+SMALLEST = dataclasses.replace(
+    PRESETS["quick"],
+    image_size=16,
+    max_displacement=1.0,
+    seeds=2,
+    epochs=1,
+    train_images=40,
+    batch_size=20,
+    measured_images=8,
+    blocks=TINY,
+    downsampling=("average", "strided"),
+    sigmas=(0.0, 1.0),
+    class_displacements=(0.5, 1.0),
+    large_image_size=32,
+    large_train_images=20,
+    large_epochs=1,
+    large_blocks=TINY,
+    large_downsampling=("max",),
+    filters_downsampling="average",
+)
+
+
+def content(folder):
+    """Every file below a folder: path → bytes."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def text(folder, name):
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def links_of(page):
+    return [link for link in re.findall(r"\]\(([^)#]+)\)", page) if not link.startswith("http")]
+
+
+# ---- the whole, really run ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The quick preset at its smallest, all of it."""
+    folder = tmp_path_factory.mktemp("results") / "quick"
+    results = reproduce(SMALLEST, folder, command="bin/reproduce_figures --seeds=2")
+    assert results.preset == SMALLEST
+    return folder
+
+
+def test_every_figure_table_and_page_is_there(folder):
+    figures = {f"figures/figure_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+    names = "sensitivity smoothness training claims choices approximations pooling_shifts".split()
+    tables = {f"tables/{name}.csv" for name in names}
+    pages = {"README.md", "claims.md", "provenance.json"}
+    found = content(folder)
+    assert {name for name in found if not name.startswith("runs/")} == figures | tables | pages
+    for name in figures:
+        assert found[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
+        assert len(found[name]) > 5000
+    expected = {f"runs/{each.id}.json" for each in SMALLEST.experiments()}
+    assert {name for name in found if name.startswith("runs/")} == expected
+
+
+def test_the_tables_hold_every_run(folder):
+    sensitivity = read_csv(folder / "tables" / "sensitivity.csv")
+    conditions = [name for name in RUN_COLUMNS if name != "dataset"]
+    phases = sensitivity.groupby([*conditions, "phase", "metric"])
+    # 9 representations; networks that are trained are measured twice, by two metrics each.
+    trained, untrained = 2 * 2 * 2 + 2 + 2 * 2, 2 * 2 + 2 * 3 * 2
+    assert len(phases) == trained * 4 + untrained * 2
+    assert phases.size().eq(9).all()
+    assert not sensitivity.duplicated([*conditions, "phase", "metric", "layer"]).any()
+    smoothness = read_csv(folder / "tables" / "smoothness.csv")
+    strided = smoothness["downsampling"].eq("strided").sum()
+    assert strided == 4 * 2 * 8 + 6 * 8
+    assert len(smoothness) == strided + (trained - 4) * 2 * 4 + (untrained - 6) * 4
+    training = read_csv(folder / "tables" / "training.csv")
+    assert len(training) == trained
+    assert training["accuracy_train"].between(0, 1).all()
+    for name, own in (
+        ("approximations", approximations.approximations()),
+        ("pooling_shifts", pooling_shifts()),
+    ):
+        pd.testing.assert_frame_equal(read_csv(folder / "tables" / f"{name}.csv"), own)
+
+
+def test_networks_of_one_seed_start_equal_in_every_study(folder):
+    """What `choices` calls the default is no other network than `main` has at initialization."""
+    sensitivity = read_csv(folder / "tables" / "sensitivity.csv")
+    plain = sensitivity.query("study == 'main' and phase == 'initial'")
+    by_task = plain.pivot_table("sensitivity", ["downsampling", "seed", "metric", "layer"], "task")
+    assert (by_task["true_labels"] == by_task["random_labels"]).all()
+    default = "study == 'choices' and input_scaling == 'symmetric' and not batch_statistics"
+    default = sensitivity.query(default).set_index(["downsampling", "seed", "metric", "layer"])
+    assert len(default) == 2 * 2 * 9
+    assert (default["sensitivity"] == by_task["true_labels"].loc[default.index]).all()
+
+
+def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
+    page = text(folder, "claims.md")
+    top = page[: page.index("|")]
+    assert "demonstration, not evidence" in top
+    table = read_csv(folder / "tables" / "claims.csv")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row[0] in IDS]
+    assert [row[0] for row in rows] == list(table["claim"])
+    assert list(dict.fromkeys(table["claim"])) == IDS
+    for row, expected in zip(rows, table.itertuples()):
+        assert len(row) == 8
+        assert expected.sentence == row[1]
+        assert f"**{expected.verdict}**" in row[7]
+        if not np.isnan(expected.ratio):
+            assert f"a factor of {expected.ratio:.2f}" in row[5]
+        if not np.isnan(expected.low):
+            assert f"({expected.low:.3f} to {expected.high:.3f})" in row[5]
+    counts = table["verdict"].value_counts()
+    for verdict, count in counts.items():
+        assert f"{count} {verdict}" in page
+    assert "0.05" in page  # the rule about batch normalization
+    choices = read_csv(folder / "tables" / "choices.csv")
+    assert len(choices) == 12
+    for number in choices["sensitivity"]:
+        assert f"| {number:.3f} |" in page
+    for accuracy in ("training, batch statistics", "inference"):
+        assert accuracy in page
+
+
+def test_the_index_leads_to_everything(folder):
+    page = text(folder, "README.md")
+    links = links_of(page)
+    for link in links:
+        assert (folder / link).is_file(), link
+    assert {f"figures/figure_{name}.png" for name in FIGURES} <= set(links)
+    assert {"claims.md", "provenance.json", "tables/sensitivity.csv"} <= set(links)
+    assert "demonstration, not evidence" in page[: page.index("|")]
+    for name in FIGURES:
+        assert f"`bin/reproduce_figures --seeds=2 --figures={name}`" in page
+        assert re.search(rf"\[{name}\]\(#figure-{name.lower()}\)", page)
+        assert re.search(rf"^## Figure {name}$", page, flags=re.MULTILINE)
+    assert "photos at 16 px, 40 training images, 1 epochs, 2 seeds" in page
+    shown = {claim for claim in IDS if f"{claim}: " in page}
+    assert shown == set(IDS)
+    assert deformstab.__version__ in page
+
+
+def test_provenance_tells_how_it_was_made(folder):
+    found = json.loads(text(folder, "provenance.json"))
+    assert found["configuration"] == SMALLEST.configuration()
+    assert set(found["seconds_per_run"]) == {each.id for each in SMALLEST.experiments()}
+    assert all(seconds > 0 for seconds in found["seconds_per_run"].values())
+    assert found["package_version"] == deformstab.__version__
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["devices"]
+    assert found["command"]
+    assert "git_commit" in found
+    assert "package version" in found["finished_when"]
+
+
+def test_provenance_records_the_threads_on_which_weights_depend(folder):
+    assert "thread" in text(folder, "provenance.json")
+
+
+def test_a_second_call_runs_nothing_and_gives_the_same_bytes(folder, monkeypatch):
+    monkeypatch.setattr(runs, "run", lambda experiment: pytest.fail(f"runs {experiment.id}"))
+    before = content(folder)
+    some = ["2", "3", "pooling"]  # drawn again; the others stay
+    reproduce(SMALLEST, folder, some, command="bin/reproduce_figures --seeds=2")
+    after = content(folder)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"provenance.json"}  # which names the commit of this call
+    first, second = (json.loads(files["provenance.json"]) for files in (before, after))
+    assert {**first, "git_commit": None} == {**second, "git_commit": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 2},
+        {"seed": 1},
+        {"max_displacement": 0.5},
+        {"large_image_size": 48},
+        {"dataset": "digits"},
+        {"name": "other"},
+    ],
+)
+def test_another_configuration_is_refused_and_nothing_changed(folder, monkeypatch, changes):
+    monkeypatch.setattr(runs, "run", lambda experiment: pytest.fail("runs"))
+    before = content(folder)
+    with pytest.raises(ValueError, match="another configuration") as caught:
+        reproduce(dataclasses.replace(SMALLEST, **changes), folder)
+    ((name, new),) = changes.items()
+    old = getattr(SMALLEST, name)
+    for word in (str(folder), "output_dir", name, f"{old} there", f"{new} now"):
+        assert word in str(caught.value)
+    assert content(folder) == before
+
+
+# ---- the rest, with made-up runs ----
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Replaces `runs.run` by made-up tables; the experiments it was called with."""
+    called = []
+
+    def run(experiment):
+        called.append(experiment)
+        return made_run(experiment)
+
+    monkeypatch.setattr(runs, "run", run)
+    return called
+
+
+@pytest.mark.parametrize(
+    ("figures", "studies"),
+    [
+        (["5a"], ["filters"]),
+        (["3b"], ["tasks"]),
+        (["3a", "A1", "pooling"], []),
+        (["2a", "5a"], ["large", "filters"]),
+    ],
+)
+def test_a_subset_of_figures_runs_and_draws_only_what_it_needs(tmp_path, ran, figures, studies):
+    preset = small_preset(seeds=2)
+    folder = tmp_path / "out"
+    reproduce(preset, folder, figures)
+    assert ran == preset.experiments(studies)
+    assert list(dict.fromkeys(each.study for each in ran)) == studies
+    drawn = {file.stem.removeprefix("figure_") for file in (folder / "figures").iterdir()}
+    assert drawn == {name if name in FIGURES else name[0] for name in figures}
+    # Whatever was not run: every table can be read, every link leads somewhere.
+    for file in (folder / "tables").iterdir():
+        read_csv(file)
+    for link in links_of(text(folder, "README.md")):
+        assert (folder / link).is_file(), link
+    table = read_csv(folder / "tables" / "claims.csv")
+    assert list(dict.fromkeys(table["claim"])) == IDS
+
+
+def test_subsets_add_up_to_the_whole(tmp_path, ran):
+    preset = small_preset(seeds=2, downsampling=("max", "strided"))
+    reproduce(preset, tmp_path / "whole", ["A2", "5"])
+    everything = list(ran)
+    assert everything == preset.experiments(["main", "filters"])
+    ran.clear()
+    for figures in (["5a"], ["A2"], ["5b"]):
+        reproduce(preset, tmp_path / "parts", figures)
+    assert sorted(each.id for each in ran) == sorted(each.id for each in everything)
+    whole, parts = content(tmp_path / "whole"), content(tmp_path / "parts")
+    same = [name for name in whole if name.startswith(("tables", "figures", "claims"))]
+    assert len(same) == 6 + 4 + 1
+    for name in same:
+        assert parts[name] == whole[name], name
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])
+def test_stopped_in_the_middle_it_goes_on_where_it_was(tmp_path, ran, monkeypatch, error):
+    preset, figures = small_preset(seeds=2), ["5a"]
+    reproduce(preset, tmp_path / "whole", figures)
+    ran.clear()
+
+    def stops(experiment, run=runs.run):
+        if len(ran) == 3:
+            raise error
+        return run(experiment)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "run", stops)
+        with pytest.raises(type(error)):
+            reproduce(preset, tmp_path / "broken", figures)
+    assert len(list((tmp_path / "broken" / "runs").iterdir())) == 3
+    finished = list(ran)
+    ran.clear()
+    reproduce(preset, tmp_path / "broken", figures)
+    assert finished + ran == preset.experiments(["filters"])
+    whole, broken = content(tmp_path / "whole"), content(tmp_path / "broken")
+    for name in whole:
+        if name.startswith(("tables", "figures", "claims")):
+            assert broken[name] == whole[name], name
+
+
+def test_another_version_of_the_package_runs_again_in_the_same_folder(tmp_path, ran, monkeypatch):
+    preset = small_preset(seeds=2)
+    reproduce(preset, tmp_path / "out", ["5a"])
+    count = len(ran)
+    monkeypatch.setattr(experiments, "__version__", "999.0")
+    reproduce(preset, tmp_path / "out", ["5a"])
+    assert len(ran) == 2 * count
+    table = read_csv(tmp_path / "out" / "tables" / "sensitivity.csv")
+    assert not table.duplicated(["sigma", "seed", "phase", "metric", "layer"]).any()
+
+
+# ---- what is refused ----
+
+
+def test_an_unknown_figure_is_refused_before_anything(tmp_path, ran):
+    with pytest.raises(ValueError, match=r"'7'.*2c"):
+        reproduce(small_preset(), tmp_path / "out", ["2", "7"])
+    assert not ran
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_somebody_elses_is_refused(tmp_path, ran):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"thesis.*not empty.*output_dir"):
+        reproduce(small_preset(), folder, ["pooling"])
+    assert content(folder) == {"chapter1.tex": b"years of work"}
+    assert not ran
+
+
+def test_an_empty_folder_is_taken_and_a_file_is_not(tmp_path, ran):
+    (tmp_path / "empty").mkdir()
+    reproduce(small_preset(), tmp_path / "empty", ["pooling"])
+    assert (tmp_path / "empty" / "figures" / "figure_pooling.pdf").is_file()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises((ValueError, OSError), match="file"):
+        reproduce(small_preset(), tmp_path / "file", ["pooling"])
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("provenance", ["", "{", "[]", "3", "{}", '{"configuration": 3}'])
+def test_a_provenance_file_of_another_kind_is_refused(tmp_path, ran, provenance):
+    (tmp_path / "provenance.json").write_text(provenance)
+    with pytest.raises(ValueError, match=r"provenance\.json.*output_dir"):
+        reproduce(small_preset(), tmp_path, ["pooling"])
+    assert content(tmp_path) == {"provenance.json": provenance.encode()}
+
+
+def npz(path, size=16, count=24):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, size, size, 3)).astype("uint8")
+        arrays[f"y_{part}"] = np.arange(count) % 3
+    np.savez(path, **arrays)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("study", "figure"), [("", "2c"), ("large_", "2a"), ("tasks_", "3b"), ("", "5a")]
+)
+def test_bad_data_is_refused_before_the_first_run_and_spoils_no_folder(
+    tmp_path, ran, study, figure
+):
+    bad = npz(tmp_path / "bad.npz", size=20)  # 16 or 32 is what the preset says
+    preset = small_preset(**{f"{study}dataset": "npz", f"{study}data_dir": bad})
+    with pytest.raises(ValueError, match=r"bad\.npz.*20×20"):
+        reproduce(preset, tmp_path / "out", [figure])
+    assert not ran
+    # Corrected, the same command must work: nothing was begun in that folder.
+    reproduce(small_preset(seeds=1), tmp_path / "out", ["pooling"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "figure"),
+    [
+        ({"image_size": 8}, "2c"),  # four blocks halve it to nothing
+        ({"large_image_size": 8}, "2a"),
+        ({"tasks_dataset": "photos", "image_size": 12}, "3b"),
+    ],
+)
+def test_images_too_small_for_the_network_are_refused_before_the_first_run(
+    tmp_path, ran, changes, figure
+):
+    with pytest.raises(ValueError, match=r"(image_size|pixels)"):
+        reproduce(small_preset(**changes), tmp_path / "out", [figure])
+    assert not ran
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "figure"),
+    [({"max_displacement": 5.0}, "5a"), ({"class_displacements": (0.5, 5.0)}, "3b")],
+)
+def test_deformations_that_fold_warn_with_their_rate_and_are_run(tmp_path, ran, changes, figure):
+    with pytest.warns(UserWarning, match=r"\d+% of the deformations.*5.*fold"):
+        reproduce(small_preset(**changes), tmp_path / "out", [figure])
+    assert ran
+
+
+# ---- what the pages say ----
+
+
+def test_only_a_demonstration_says_it_is_one(tmp_path, ran):
+    assert "demonstration, not evidence" in PRESETS["quick"].demonstration
+    reproduce(small_preset(), tmp_path / "out", ["5a"])
+    for page in ("claims.md", "README.md"):
+        assert "demonstration" not in text(tmp_path / "out", page)
+
+
+def test_a_demonstration_on_other_data_does_not_speak_of_photographs(tmp_path, ran):
+    """`--dataset=npz --large_dataset=npz` starts from the quick preset as well."""
+    data = {"data_dir": npz(tmp_path / "a.npz"), "large_data_dir": npz(tmp_path / "b.npz", 32)}
+    preset = dataclasses.replace(SMALLEST, dataset="npz", large_dataset="npz", **data)
+    reproduce(preset, tmp_path / "out", ["A2"])
+    for page in ("claims.md", "README.md"):
+        top = text(tmp_path / "out", page).split("|")[0]
+        assert "demonstration, not evidence" in top
+        assert "photograph" not in top
+
+
+def test_the_index_does_not_lose_figures_drawn_before(tmp_path, ran):
+    preset = small_preset(seeds=2)
+    reproduce(preset, tmp_path / "out", ["A2"])
+    reproduce(preset, tmp_path / "out", ["pooling"])
+    page = text(tmp_path / "out", "README.md")
+    assert "## Figure A2" in page
+    assert "## Figure pooling" in page
+    assert "## Figure 2" not in page
+
+
+def test_progress_names_the_run_and_how_many_there_are(tmp_path, ran, capsys):
+    reproduce(small_preset(seeds=2), tmp_path / "out", ["5a"])
+    shown = capsys.readouterr().err
+    assert "run 1 of 6: filters-photos-subsample-sigma0-seed0" in shown
+    assert "run 6 of 6" in shown
+    assert "left" in shown
