@@ -9,6 +9,7 @@ from keras import ops
 from deformstab.backend import compiled
 from deformstab.splines import (
     check_control_points,
+    check_max_displacement,
     control_grid,
     spline_matrix,
     warn_if_folding,
@@ -32,6 +33,9 @@ class RandomDeformation(keras.layers.Layer):
     ```python
     dataset.enumerate().map(lambda i, image: layer(image, seed=i), num_parallel_calls=2)
     ```
+
+    The same seed gives the same draws, bit for bit; under `jit_compile=True` TensorFlow has another
+    generator, whose draws repeat as well but are not those of an eager call.
 
     Args:
         control_points: points per side of the control grid, an int or (rows, columns), at least 2.
@@ -76,7 +80,7 @@ class RandomDeformation(keras.layers.Layer):
         # No autocast: it would round labels and float64 images before they are sampled.
         super().__init__(autocast=False, **kwargs)
         self.control_points = check_control_points(control_points)
-        self.max_displacement = _check_max_displacement(max_displacement)
+        self.max_displacement = check_max_displacement(max_displacement)
         if interpolation not in INTERPOLATIONS:
             raise ValueError(
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
@@ -126,8 +130,8 @@ class RandomDeformation(keras.layers.Layer):
             seed = self.generator
         elif isinstance(seed, (int, np.integer)):
             seed = int(seed)
-        elif ops.is_tensor(seed) and _is_scalar_integer(seed):
-            seed = _TensorSeed(seed)
+        elif _is_scalar_integer(seed):
+            seed = _TensorSeed(ops.convert_to_tensor(seed))
         else:
             raise ValueError(
                 f"seed must be None, an int or a scalar integer tensor, received {seed!r}"
@@ -228,8 +232,9 @@ class RandomDeformation(keras.layers.Layer):
         return displacements
 
 
-def _is_scalar_integer(tensor) -> bool:
-    return len(tensor.shape) == 0 and "int" in keras.backend.standardize_dtype(tensor.dtype)
+def _is_scalar_integer(seed) -> bool:
+    scalar = len(getattr(seed, "shape", (None,))) == 0
+    return scalar and "int" in keras.backend.standardize_dtype(seed.dtype)
 
 
 class _TensorSeed(keras.random.SeedGenerator):
@@ -239,7 +244,8 @@ class _TensorSeed(keras.random.SeedGenerator):
         self._seed = seed
 
     def next(self, ordered=True):
-        return ops.stack([self._seed, ops.zeros_like(self._seed)])
+        dtype = "uint32" if keras.backend.backend() == "jax" else "int64"
+        return ops.cast(ops.stack([self._seed, ops.zeros_like(self._seed)]), dtype)
 
 
 def _flow(displacements, control_points, height, width):
@@ -281,17 +287,3 @@ def _compiled_deform(
     return compiled(
         deform, ((None, *image_shape), image_dtype), ((None, points, 2), geometry_dtype)
     )
-
-
-def _check_max_displacement(max_displacement) -> tuple[float, float]:
-    try:
-        reach = np.broadcast_to(np.asarray(max_displacement), 2)
-    except ValueError:  # neither one nor two
-        reach = np.array([np.nan])
-    numbers = reach.dtype.kind in "iuf"
-    if not numbers or not np.isfinite(reach).all() or (reach < 0).any():
-        raise ValueError(
-            "max_displacement must be a finite number of pixels of at least 0, or two of them "
-            f"(y, x); received {max_displacement!r}"
-        )
-    return float(reach[0]), float(reach[1])

@@ -5,6 +5,7 @@ from 0 (same direction) over 1 (orthogonal) to 2. All sums are written as sums o
 differences: 1 - x·y/(|x||y|) in float32 would lose the leading digits of a small distance.
 """
 
+import numpy as np
 from keras import ops
 
 METRICS = ("cosine", "euclidean")
@@ -56,31 +57,40 @@ def euclidean_distance(x, y):
     return _norm(x - y)[:, 0]
 
 
-def pairwise_distances(x, metric: str):
+def pairwise_distances(x, metric: str) -> np.ndarray:
     """Distances between all pairs of rows.
 
     From inner products of rows that were centred first: distances do not depend on a common shift,
-    and inner products of what is left do not cancel. The first row is the first shift, so that
-    equal rows become exactly zero; their mean is the second, which is the best one.
+    and inner products of what is left cancel less. Pairs that are close all the same (a hundredth
+    of their squares, or less) are computed again from their difference, which is exactly zero for
+    equal rows.
 
     Args:
         x: [rows, features], float32 or better.
         metric: "cosine" or "euclidean".
 
     Returns:
-        [rows, rows], symmetric up to rounding, the diagonal not to be used.
+        float64 [rows, rows], symmetric; the diagonal is zero.
     """
     x = unit(x) if metric == "cosine" else x
-    x = x - x[:1]
+    x = x - x[:1]  # a representation that is constant is exactly zero from here
     x = x - ops.mean(x, axis=0, keepdims=True)
     scale = _safe(ops.max(ops.abs(x)))
     x = x / scale
-    squares = ops.sum(ops.square(x), axis=-1)
-    squared = squares[:, None] + squares - 2 * ops.matmul(x, ops.transpose(x))
-    squared = ops.maximum(squared, 0)
-    if metric == "cosine":
-        return 0.5 * squared * scale * scale
-    return ops.sqrt(squared) * scale
+    squares = ops.convert_to_numpy(ops.sum(ops.square(x), axis=-1)).astype("float64")
+    both = squares[:, None] + squares
+    # Not ops.matmul, which computes float64 in float32 on PyTorch.
+    squared = both - 2 * ops.convert_to_numpy(x @ ops.transpose(x)).astype("float64")
+    first, second = np.nonzero(np.triu(squared < 0.01 * both, 1))
+    step = max(1, (1 << 24) // x.shape[1])  # pairs at once: bounds the memory of many close ones
+    for start in range(0, len(first), step):
+        i, j = first[start : start + step], second[start : start + step]
+        apart = ops.sum(ops.square(ops.take(x, i, axis=0) - ops.take(x, j, axis=0)), axis=-1)
+        squared[i, j] = ops.convert_to_numpy(apart)
+    squared = np.triu(squared, 1)
+    squared += squared.T
+    scale = float(scale)
+    return 0.5 * squared * scale * scale if metric == "cosine" else np.sqrt(squared) * scale
 
 
 def unit(x):

@@ -23,7 +23,7 @@ class SmoothedInitializer(keras.initializers.Initializer):
 
     Figure 5a of Ruderman et al. (2018). Outside a filter's support is zero, and what the Gaussian
     carries there is cut off, so the filter keeps its size. Smoothing alone would shrink the filters
-    (at σ = 1 a random 3×3 filter keeps about a third of its norm), and with it the activations of
+    (at σ = 1 random 3×3 filters keep about a quarter of their norm), and with it the activations of
     every later layer; the kernel as a whole is therefore scaled back to the Frobenius norm that it
     had. Without biases, at initialization, no sensitivity depends on that scale.
 

@@ -98,10 +98,10 @@ def select(names: list[str], layers) -> list[int]:
 
     Args:
         names: all there are.
-        layers: `None` for all, or some names.
+        layers: `None` for all, or some names; one that comes twice counts once.
 
     Raises:
-        ValueError: a name is unknown or given twice.
+        ValueError: a name is unknown, or there is none.
     """
     if layers is None:
         return list(range(len(names)))

@@ -220,7 +220,7 @@ class _Step:
                 if row is not None:
                     clean, moved = row[:count], row[count:]
                     apart = distance(ops.repeat(clean, deformations, axis=0), moved)
-                    results.append((apart, ops.max(ops.abs(row), axis=-1), clean))
+                    results.append((apart, _largest(row), clean))
             return results
 
         count, *image_shape = images_shape
@@ -233,6 +233,12 @@ class _Step:
 
     def __call__(self, images, deformed):
         return self._function(images, deformed)
+
+
+def _largest(rows):
+    """The largest absolute entry of each row; NaN if one is not finite, which a maximum may miss."""
+    finite = ops.all(ops.isfinite(rows), axis=-1)
+    return ops.where(finite, ops.max(ops.abs(rows), axis=-1), float("nan"))
 
 
 def _layer_row(batches, metric, deformations, intervals) -> dict:
@@ -248,12 +254,12 @@ def _layer_row(batches, metric, deformations, intervals) -> dict:
     if metric == "cosine" and (largest == 0).any():
         note = "zero " + broken.format((largest == 0).sum()) + ": it has no direction"
         return {"note": note}
-    pairs = ops.convert_to_numpy(pairwise_distances(ops.concatenate(rows), metric))
+    pairs = pairwise_distances(ops.concatenate(rows), metric)
     apart = apart.astype("float64").reshape(images, deformations).mean(axis=1)
     if intervals:
         values = sensitivity_interval(apart, pairs)
     else:
-        baseline = np.median(pairs[np.triu_indices(images, 1)].astype("float64"))
+        baseline = np.median(pairs[np.triu_indices(images, 1)])
         with np.errstate(divide="ignore", invalid="ignore"):
             values = apart.mean(), baseline, apart.mean() / baseline, np.nan, np.nan
     resolution = _COSINE_RESOLUTION

@@ -1,4 +1,4 @@
-"""The control grid and its thin plate spline as one constant matrix. Pure NumPy, float64.
+"""The control grid and its thin plate spline as one constant matrix. Pure NumPy.
 
 Convention: points and flows are in pixels, (y, x), corner pixels at 0 and height - 1. A flow is a
 backward map, out(p) = image(p + flow(p)), and the control points are fixed in the *output* image.
@@ -44,6 +44,21 @@ def check_control_points(control_points) -> tuple[int, int]:
         )
     rows, columns = np.broadcast_to(sides, 2)
     return int(rows), int(columns)
+
+
+def check_max_displacement(max_displacement) -> tuple[float, float]:
+    """(y, x) of a reach given as a number or a pair; refuses what is negative or not finite."""
+    try:
+        reach = np.broadcast_to(np.asarray(max_displacement), 2)
+    except ValueError:  # neither one nor two
+        reach = np.array([np.nan])
+    numbers = reach.dtype.kind in "iuf"
+    if not numbers or not np.isfinite(reach).all() or (reach < 0).any():
+        raise ValueError(
+            "max_displacement must be a finite number of pixels of at least 0, or two of them "
+            f"(y, x); received {max_displacement!r}"
+        )
+    return float(reach[0]), float(reach[1])
 
 
 def thin_plate_spline_matrix(control, queries, dtype="float64") -> np.ndarray:

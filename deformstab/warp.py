@@ -18,7 +18,8 @@ def warp(images, flow, interpolation: str = "bilinear"):
         interpolation: "bilinear", or "nearest" (exactly half way goes to the higher coordinate).
 
     Returns:
-        The warped images, of the shape and dtype of `images`. A zero flow is the identity.
+        The warped images, of the shape and dtype of `images`. A zero flow is the identity (where
+        the images are finite: a NaN spreads to the pixels left of it and above).
     """
     batch, height, width, channels = ops.shape(images)
     y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
