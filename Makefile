@@ -13,7 +13,7 @@ STAMP = .venv/installed-$(BACKEND)
 .PHONY: help reproduce test lint format clean
 
 help:
-	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 6 minutes)"
+	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
 	@echo "make test        the test suite"
 	@echo "make lint        style and formatting"
 	@echo "make clean       removes .venv and caches; results stay"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -441,3 +442,10 @@ def test_progress_names_the_run_and_how_many_there_are(tmp_path, ran, capsys):
     assert "run 1 of 6: filters-photos-subsample-sigma0-seed0" in shown
     assert "run 6 of 6" in shown
     assert "left" in shown
+
+
+def test_the_results_that_are_committed_are_of_the_preset_as_it_is():
+    """Otherwise a fresh clone's first command is refused: the folder holds another configuration."""
+    committed = Path(__file__).parent.parent / "results" / "quick" / "provenance.json"
+    found = json.loads(committed.read_text(encoding="utf-8"))
+    assert found["configuration"] == PRESETS["quick"].configuration()
