@@ -136,7 +136,7 @@ def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
         if not np.isnan(expected.ratio):
             assert f"a factor of {expected.ratio:.2f}" in row[5]
         if not np.isnan(expected.low):
-            assert f"({expected.low:.3f} to {expected.high:.3f})" in row[5]
+            assert f"({expected.low:.3g} to {expected.high:.3g})" in row[5]
     counts = table["verdict"].value_counts()
     for verdict, count in counts.items():
         assert f"{count} {verdict}" in page

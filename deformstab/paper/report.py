@@ -34,9 +34,9 @@ def claims_page(claims: pd.DataFrame, results) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in claims.itertuples():
-        value = "" if pd.isna(row.value) else f"{row.value:.3f}"
+        value = "" if pd.isna(row.value) else f"{row.value:.3g}"
         if not pd.isna(row.low):
-            value += f" ({row.low:.3f} to {row.high:.3f})"
+            value += f" ({row.low:.3g} to {row.high:.3g})"
         if not pd.isna(row.ratio):
             value += f": a factor of {row.ratio:.2f}"
         verdict = f"**{row.verdict}**" + (f": {row.note}" if row.note else "")
