@@ -199,7 +199,7 @@ def test_figures_that_need_no_runs_are_drawn_at_once(call, tmp_path):
     for part in ("--seeds=2", "my figures", "--figures=A2"):
         assert part in page.split("## Figure")[0]
     command = next(line for line in page.splitlines() if "--figures=A2" in line).split("`")[1]
-    assert command.startswith("bin/reproduce_figures --")
+    assert command.startswith("bin/reproduce_figures ")
     words = shlex.split(command)[1:]
     assert "pooling,A2" not in words
     assert not call("reproduce_figures", *words)[0]
