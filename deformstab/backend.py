@@ -36,7 +36,8 @@ def compiled_model_step(function, model, *signature):
     """`function`, which calls `model`, compiled; it sees later weights, and changes nothing.
 
     It runs in a `keras.StatelessScope`: what a layer assigns (a moving average, a seed) is there to
-    be read inside the function, and forgotten at its end.
+    be read inside the function, and forgotten at its end. A model compiled with `run_eagerly=True`
+    is not traced: it may be one that cannot.
 
     Args:
         function: of tensors only, by position.
@@ -44,18 +45,12 @@ def compiled_model_step(function, model, *signature):
         *signature: as for `compiled`.
     """
     backend = keras.backend.backend()
-    if backend == "jax":
+    if backend == "jax" and not _runs_eagerly(model):
         import jax
 
-        variables = model.variables
-
-        @jax.jit
-        def stateless(values, *tensors):
-            # Under jit the values of Keras variables would become constants of the trace.
-            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
-                return function(*tensors)
-
-        return lambda *tensors: stateless([variable.value for variable in variables], *tensors)
+        stateless, values = _stateless(function, model)
+        stateless = jax.jit(stateless)
+        return lambda *tensors: stateless(values(), *tensors)
 
     def scoped(*tensors):
         with keras.StatelessScope():
@@ -65,21 +60,85 @@ def compiled_model_step(function, model, *signature):
         import torch
 
         return torch.no_grad()(scoped)
-    return compiled(scoped, *signature, jit=False)
+    return scoped if _runs_eagerly(model) else compiled(scoped, *signature, jit=False)
+
+
+def _stateless(function, model):
+    """`function` with the values of the model's variables as its first argument; how to get them.
+
+    Under JAX's transformations the values of Keras variables would become constants of the trace.
+    """
+    variables = model.variables
+
+    def stateless(values, *tensors):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+            return function(*tensors)
+
+    return stateless, lambda: [variable.value for variable in variables]
+
+
+def trace_model(function, model, *arrays) -> None:
+    """Runs `function`, which calls `model`, for what it notes down on the way; nothing is changed.
+
+    TensorFlow and JAX only trace it; PyTorch computes, and so does a model that runs eagerly.
+
+    Args:
+        function: of tensors only, by position.
+        model: the built Keras model whose variables it reads.
+        *arrays: NumPy arrays in the shape of the tensors.
+    """
+    eagerly = _runs_eagerly(model) or keras.backend.backend() == "torch"
+    if keras.backend.backend() == "jax" and not eagerly:
+        import jax
+
+        stateless, values = _stateless(function, model)
+        jax.eval_shape(stateless, values(), *arrays)
+        return
+    # NumPy's strings have names of their own, such as <U5.
+    dtypes = ["string" if x.dtype.kind in "OSU" else str(x.dtype) for x in arrays]
+    step = compiled_model_step(function, model, *((x.shape, d) for x, d in zip(arrays, dtypes)))
+    if eagerly:
+        step(*(keras.ops.convert_to_tensor(x) for x in arrays))
+
+
+def _runs_eagerly(model) -> bool:
+    return bool(getattr(model, "run_eagerly", False))
+
+
+def in_same_trace(output, root) -> bool:
+    """Whether a layer's output belongs to the trace that the model's input belongs to.
+
+    Inside a loop's body, TensorFlow has another graph and JAX another trace; what is computed there
+    cannot be used outside. PyTorch traces nothing, but `vmap` wraps its tensors.
+    """
+    leaves = keras.tree.flatten(output)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        return not any(isinstance(leaf, torch.Tensor) and wrapped(leaf) for leaf in leaves)
+    return all(
+        getattr(leaf, name, None) in (None, getattr(root, name, None))
+        for leaf in leaves
+        for name in ("graph", "_trace")
+    )
 
 
 def kept_with(model, key, make):
     """What `make()` gives, made once for a model, its layers and a key: compiled steps, mostly.
 
     It is kept in the model's `__dict__`: not as an attribute, which Keras would track and save, and
-    not in a table of ours, which would keep the model alive. Layers added or removed since make a
-    new one; other attributes of layers that are changed later are not noticed.
+    not in a table of ours, which would keep the model alive. Layers and variables added or removed
+    since (LoRA, quantization) make a new one; other attributes of layers that are changed later are
+    not noticed.
     """
     layers = tuple(id(layer) for layer in model._flatten_layers())
+    variables = tuple((id(variable), variable.dtype) for variable in model.variables)
+    key = key, layers, variables, _runs_eagerly(model)
     store = vars(model).setdefault("_deformstab_kept", {})
-    if (key, layers) not in store:
-        store[key, layers] = make()
-    return store[key, layers]
+    if key not in store:
+        store[key] = make()
+    return store[key]
 
 
 def variable_to_numpy(variable) -> np.ndarray:

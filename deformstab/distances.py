@@ -60,11 +60,6 @@ def euclidean_distance(x, y):
 def pairwise_distances(x, metric: str) -> np.ndarray:
     """Distances between all pairs of rows.
 
-    From inner products of rows that were centred first: distances do not depend on a common shift,
-    and inner products of what is left cancel less. Pairs that are close all the same (a hundredth
-    of their squares, or less) are computed again from their difference, which is exactly zero for
-    equal rows.
-
     Args:
         x: [rows, features], float32 or better.
         metric: "cosine" or "euclidean".
@@ -72,25 +67,41 @@ def pairwise_distances(x, metric: str) -> np.ndarray:
     Returns:
         float64 [rows, rows], symmetric; the diagonal is zero.
     """
-    x = unit(x) if metric == "cosine" else x
-    x = x - x[:1]  # a representation that is constant is exactly zero from here
+    if metric == "cosine":
+        return 0.5 * pair_squares(unit(x))
+    scale = float(_safe(ops.max(ops.abs(x))))
+    return np.sqrt(pair_squares(x / scale)) * scale
+
+
+def pair_squares(x, memory: float = 1 << 28) -> np.ndarray:
+    """Squared Euclidean distances between all pairs of rows.
+
+    From inner products of rows that were centred first: distances do not depend on a common shift,
+    and inner products of what is left cancel less. Pairs that are close all the same (a tenth of
+    their squares, or less) are computed again from their difference, which is exactly zero for
+    equal rows.
+
+    Args:
+        x: [rows, features], float32 or better, of a size whose squares neither over- nor underflow.
+        memory: bytes that close pairs may take.
+
+    Returns:
+        float64 [rows, rows], symmetric; the diagonal is zero.
+    """
     x = x - ops.mean(x, axis=0, keepdims=True)
-    scale = _safe(ops.max(ops.abs(x)))
-    x = x / scale
-    squares = ops.convert_to_numpy(ops.sum(ops.square(x), axis=-1)).astype("float64")
-    both = squares[:, None] + squares
     # Not ops.matmul, which computes float64 in float32 on PyTorch.
-    squared = both - 2 * ops.convert_to_numpy(x @ ops.transpose(x)).astype("float64")
-    first, second = np.nonzero(np.triu(squared < 0.01 * both, 1))
-    step = max(1, (1 << 24) // x.shape[1])  # pairs at once: bounds the memory of many close ones
+    products = ops.convert_to_numpy(x @ ops.transpose(x)).astype("float64")
+    squares = np.diagonal(products)
+    both = squares[:, None] + squares
+    squared = both - 2 * products
+    first, second = np.nonzero(np.triu(squared < 0.1 * both, 1))
+    step = max(1, int(memory / (4 * 4 * x.shape[1])))  # pairs at once; four tensors of four bytes
     for start in range(0, len(first), step):
         i, j = first[start : start + step], second[start : start + step]
         apart = ops.sum(ops.square(ops.take(x, i, axis=0) - ops.take(x, j, axis=0)), axis=-1)
         squared[i, j] = ops.convert_to_numpy(apart)
     squared = np.triu(squared, 1)
-    squared += squared.T
-    scale = float(scale)
-    return 0.5 * squared * scale * scale if metric == "cosine" else np.sqrt(squared) * scale
+    return squared + squared.T
 
 
 def unit(x):

@@ -1,26 +1,19 @@
 """measure_sensitivity: how far deformations move each layer of a model, as a table."""
 
-import functools
-import warnings
-
 import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 
-from deformstab.backend import compiled_model_step, kept_with
-from deformstab.deformation import RandomDeformation
-from deformstab.distances import (
-    check_metric,
-    cosine_distance,
-    euclidean_distance,
-    pairwise_distances,
-)
+from deformstab.backend import kept_with
+from deformstab.distances import check_metric
 from deformstab.intervals import sensitivity_interval
+from deformstab.measurement import layer_distances
 from deformstab.representations import representations, select
-from deformstab.splines import flow_statistics
-from deformstab.tables import SENSITIVITY_COLUMNS, table
+from deformstab.stimuli import deformed_images
+from deformstab.tables import DISTANCE_COLUMNS, SENSITIVITY_COLUMNS, table
 
+MEMORY_LIMIT = 2 * 2**30  # bytes
+_PATIENCE = 3  # seconds until a progress bar appears
 # Below this the distances between images are rounding: float32 unit vectors have an error of 1e-7,
 # which is 1e-14 in squares; Euclidean distances are compared with the largest entry.
 _COSINE_RESOLUTION = 1e-12
@@ -37,7 +30,13 @@ def measure_sensitivity(
     batch_size: int = 32,
     intervals: bool = True,
     seed: int = 0,
-) -> pd.DataFrame:
+    *,
+    deformed_input=None,
+    max_images: int | None = None,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: bool = False,
+    progress: bool = True,
+):
     """Measures the normalized deformation sensitivity of each layer of a model.
 
     Of a representation r (one layer's output, flattened), for images x, y and deformations τ
@@ -49,20 +48,33 @@ def measure_sensitivity(
     model runs in inference mode: batch normalization uses its moving averages, which are stale
     after short training; `ds.reestimate_batch_normalization` mends that.
 
-    Deformed activations are reduced to distances inside the compiled call, batch by batch. Of the
-    undeformed images one row an image and layer stays with the backend until the layer's pairs are
-    counted, images × activations × 4 bytes in all (the paper's CIFAR-10 network: 0.55 MB an image
-    with `layers=ds.paper_layers(model)`). What is compiled is kept with the model: it sees new
-    weights and added or removed layers, but no other attribute that is changed later.
+    Any Keras model will do: functional, Sequential, subclassed, nested, of several inputs and
+    outputs, of any precision. Layers called inside traced control flow keep a row without numbers.
+
+    **Memory.** Deformed activations are reduced to distances inside the compiled call, batch by
+    batch. All pairs need all images' activations of a layer, images × activations × 4 bytes. As
+    many layers as fit most of `memory_limit`, from the last one backwards, keep theirs during the
+    pass over all images; the others get passes of their own over the undeformed images, which end
+    at their layer; a layer that does not fit comes in parts, since squares of distances add up.
+    The rest bounds what a forward pass holds, if need be by fewer than `batch_size` images.
+    The result does not depend on it. Weights and the images themselves are not counted, nor is the
+    matrix of pairs, images² × 8 bytes and a few copies of it.
+
+    What is compiled is kept with the model: it sees new weights and added or removed layers, but no
+    other attribute that is changed later.
 
     Args:
-        model: a Keras model of one input of images. Functional, Sequential, nested, subclassed.
-        images: [images, height, width, channels] (by the deformation's data format), an array or a
-            tensor, scaled as the model wants them; at least two.
+        model: a Keras model that takes images, alone or beside other inputs.
+        images: [images, height, width, channels] (by the deformation's data format), scaled as the
+            model wants them; at least two. An array, a tensor, or a source that `fit` takes:
+            `tf.data.Dataset`, `keras.utils.PyDataset`, generator (labels are passed over). For a
+            model of several inputs a list or dict of arrays.
         deformation: a `ds.RandomDeformation`; by default the paper's, `ds.paper_deformation`.
-        layers: names of the layers to measure, by default all, the input first. Layers inside other
-            layers are named by path, `backbone/block1_conv1`; a second call of a layer has "#2".
-            For the paper's 13 representations: `ds.paper_layers(model)`.
+        layers: which layers to measure, by default all, the input first. A name, a pattern
+            (`"block*_conv?"`), a layer, a layer class (`keras.layers.Conv2D`), a function of a
+            layer that returns whether to take it, or a list of these. Layers inside other layers
+            are named by path, `backbone/block1_conv1`; a second call of a layer has "#2". For the
+            paper's 13 representations: `ds.paper_layers(model)`.
         metric: "cosine" or "euclidean" (distance in place of 1 - similarity).
         deformations: draws an image.
         batch_size: images a forward pass (as many deformed ones beside them). The result does not
@@ -71,6 +83,12 @@ def measure_sensitivity(
             log sensitivity; see `deformstab.intervals`).
         seed: of the draws, all made once by `deformation.draw(images · deformations, seed=seed)`;
             image i gets the draws i · deformations, …, (i + 1) · deformations - 1.
+        deformed_input: of several inputs the one to deform, its key in the dict or its number in
+            the list; by default the only one with four axes. The others stay as they are.
+        max_images: the first so many; by default all of an array, 128 of a dataset or generator.
+        memory_limit: bytes of activations in memory at once.
+        return_distances: whether to return the distance of every image and draw as well.
+        progress: whether a bar may appear when it takes more than a few seconds.
 
     Returns:
         A DataFrame, a row a layer, in the order in which the model computes them: `layer`,
@@ -80,8 +98,13 @@ def measure_sensitivity(
         over pixels and draws, in pixels), `folded_fraction` (share of draws that fold the image),
         `note`. A layer that cannot be measured keeps its row, with NaN and a note that says why.
 
+        With `return_distances` a pair, that table and a long one: a row for each measured layer,
+        image and draw, with `layer`, `layer_index`, `metric`, `image`, `deformation` (its number),
+        `distance`, `baseline`, `rms_displacement` (of this draw), `folded`.
+
     Raises:
-        ValueError: for unknown layers or metric, fewer than two images, or images of a wrong rank.
+        ValueError: for unknown layers, input or metric, fewer than two images, or images of a wrong
+            rank.
 
     Example:
 
@@ -90,183 +113,166 @@ def measure_sensitivity(
     table.plot(x="layer", y="sensitivity")
     ```
     """
-    images = check_measurement(images, deformation, metric, deformations, batch_size)
-    if deformation is None:
-        deformation = paper_deformation(images.shape)
-    draws = deformation.draw(len(images) * deformations, seed=seed)
-    draws = ops.convert_to_numpy(draws)
-    height, width = deformation.image_size(images.shape)
-    mean_square, folded = flow_statistics(draws, deformation.control_points, height, width)
-    if folded.any():
-        warnings.warn(
-            f"{folded.mean():.1%} of the deformations fold the image over itself "
-            f"(max_displacement={deformation.max_displacement}): use a smaller max_displacement",
-            stacklevel=2,
-        )
+    check_options(metric, batch_size, memory_limit)
+    prepared = deformed_images(images, deformation, deformations, seed, deformed_input, max_images)
+    options = metric, batch_size, intervals, memory_limit, return_distances, progress
+    return sensitivity_table(model, prepared, layers, *options)
 
-    if not model.built:  # by a call: not every model can be built from a shape
-        model(ops.convert_to_tensor(images[:1], "float32"), training=False)
-    layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
-    batch = max(1, batch_size // deformations)
-    results = []
-    for start in range(0, len(images), batch):
-        part = ops.convert_to_tensor(images[start : start + batch], "float32")
-        moves = draws[start * deformations : (start + batch) * deformations]
-        copies = ops.repeat(part, deformations, axis=0)
-        deformed = ops.cast(deformation.deform(copies, moves), "float32")
-        # The last batch may be smaller; a step's sizes are static, which tells what is a row.
-        arguments = (tuple(part.shape), layers, metric, deformations)
-        step = kept_with(
-            model,
-            ("sensitivity", *arguments),
-            functools.partial(_Step, model, *arguments),
-        )
-        results.append(step(part, deformed))
-    results = list(zip(*results))  # from batches of layers to layers of batches
 
-    rows = []
-    for index, (name, layer_type, measurable) in enumerate(step.plan):
-        row = {
-            "layer": name,
-            "layer_index": index,
-            "layer_type": layer_type,
-            "metric": metric,
-            "images": len(images),
-            "deformations": deformations,
+def sensitivity_table(
+    model,
+    images,
+    layers=None,
+    metric: str = "cosine",
+    batch_size: int = 32,
+    intervals: bool = True,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: bool = False,
+    progress: bool = True,
+):
+    """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already."""
+    found = measured_layers(model, images, layers, metric, batch_size, memory_limit, progress)
+    mean_square, folded = images.flow_statistics()
+    rows, distances = {}, {}
+    for place, layer in found:
+        rows[place] = {
+            **layer_columns(place, layer, images, metric),
             "rms_displacement": np.sqrt(mean_square.mean()),
             "folded_fraction": folded.mean(),
-            "note": "" if measurable else "the output has no row for each image",
+            **sensitivity_columns(layer, metric, intervals),
         }
-        if measurable:  # popped: a layer's activations are freed once its pairs are counted
-            row |= _layer_row(results.pop(0), metric, deformations, intervals)
-        rows.append(row)
-    return table(rows, SENSITIVITY_COLUMNS)
+        if return_distances and layer.pairs is not None:
+            distances[place] = _distance_rows(rows[place], layer.apart, mean_square, folded)
+    result = table([rows[place] for place in sorted(rows)], SENSITIVITY_COLUMNS)
+    if not return_distances:
+        return result
+    long = [distances[place] for place in sorted(distances)] or [table([], DISTANCE_COLUMNS)]
+    return result, pd.concat(long, ignore_index=True)
 
 
-def paper_deformation(image_shape) -> RandomDeformation:
-    """The paper's deformation for images of a shape.
+def check_options(metric, batch_size, memory_limit) -> None:
+    """Refuses what cannot be measured with, before any work is done."""
+    check_metric(metric)
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1, received {batch_size!r}")
+    if not isinstance(memory_limit, (int, float, np.number)) or not memory_limit > 0:
+        raise ValueError(
+            f"memory_limit must be a positive number of bytes, received {memory_limit!r}"
+        )
 
-    Up to 64 pixels a side 3×3 control points and 1/16 of the shorter side (2 px at 32 px, as on
-    CIFAR-10); beyond, 5×5 control points and 10/224 of it (10 px at 224 px, as on ImageNet).
+
+def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress):
+    """Plans and measures the layers of a model with a progress bar.
 
     Args:
-        image_shape: [batch, height, width, channels], by Keras' data format.
+        model: any Keras model, built or not.
+        images: `DeformedImages`.
+        layers, metric, batch_size, memory_limit, progress: as for `measure_sensitivity`.
 
     Returns:
-        A `ds.RandomDeformation`, of float32 whatever the dtype policy.
-
-    Example:
-
-    ```python
-    deformation = ds.paper_deformation(images.shape)
-    deformed = deformation(images)
-    ```
+        An iterator over (number of the row, `LayerDistances`), in any order.
     """
-    channels_first = keras.config.image_data_format() == "channels_first"
-    size = image_shape[2:] if channels_first else image_shape[1:3]
-    if max(size) <= 64:
-        return RandomDeformation(3, min(size) / 16, seed=0, dtype="float32")
-    return RandomDeformation(5, min(size) * 10 / 224, seed=0, dtype="float32")
+    build(model, images)
+    found = representations(model, images)
+    chosen = select(found, layers)
+
+    def measure():
+        from tqdm.auto import tqdm  # here: it looks for a notebook
+
+        with tqdm(
+            total=100,
+            desc="sensitivity",
+            unit="%",
+            delay=_PATIENCE,
+            disable=not progress,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            leave=False,
+        ) as bar:
+            yield from layer_distances(
+                model,
+                images,
+                chosen,
+                metric,
+                batch_size,
+                memory_limit,
+                lambda share: bar.update(100 * share),
+            )
+
+    return measure()
 
 
-def check_measurement(images, deformation, metric, deformations, batch_size) -> np.ndarray:
-    """The images as an array; what `measure_sensitivity` cannot measure is refused."""
-    check_metric(metric)
-    for name, value in {"deformations": deformations, "batch_size": batch_size}.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1, received {value!r}")
-    if deformation is not None and not isinstance(deformation, RandomDeformation):
-        raise ValueError(
-            f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
-        )
-    images = ops.convert_to_numpy(images)
-    if images.ndim != 4:
-        raise ValueError(
-            "images must be a batch [images, height, width, channels] (by data_format), received "
-            f"shape {images.shape}"
-        )
-    if len(images) < 2:
-        raise ValueError(
-            "a sensitivity compares images with each other: pass at least two (the paper takes "
-            f"128), received {len(images)}"
-        )
-    return images
+def build(model, images) -> None:
+    """Builds a model that is not yet, by a call: not every model can be built from a shape.
 
-
-class _Step:
-    """One model's compiled step, and what its trace found: (name, type, measurable) of each layer.
-
-    Called with images [b, …] and their deformed copies [b · deformations, …] it gives, for each
-    measurable layer, the distances [b · deformations], the largest entry of each row of both, and
-    the rows of the images [b, features].
+    A built model may have layers that are not, and JAX cannot make their weights in a trace. If
+    there are some after a call, the model does not use them.
     """
-
-    def __init__(self, model, images_shape, layers, metric, deformations):
-        self.plan = []
-        distance = {"cosine": cosine_distance, "euclidean": euclidean_distance}[metric]
-
-        def step(images, deformed):
-            # One forward pass for both: they go through the same kernels.
-            both = ops.concatenate([images, deformed])
-            found = representations(model, both)
-            chosen = [found[i] for i in select([each.name for each in found], layers)]
-            rows = [each.rows(both.shape[0]) for each in chosen]
-            self.plan[:] = [
-                (each.name, each.layer_type, row is not None) for each, row in zip(chosen, rows)
-            ]
-            count = images.shape[0]
-            results = []
-            for row in rows:
-                if row is not None:
-                    clean, moved = row[:count], row[count:]
-                    apart = distance(ops.repeat(clean, deformations, axis=0), moved)
-                    results.append((apart, _largest(row), clean))
-            return results
-
-        count, *image_shape = images_shape
-        self._function = compiled_model_step(
-            step,
-            model,
-            ((count, *image_shape), "float32"),
-            ((count * deformations, *image_shape), "float32"),
-        )
-
-    def __call__(self, images, deformed):
-        return self._function(images, deformed)
+    if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
+        model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
+    inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
+    if not model.built or any(type(x).build is not keras.layers.Layer.build for x in inner):
+        some = images.pack(images.tensors(slice(0, 1)))
+        kept_with(model, "called", lambda: model(some, training=False) is not None)
 
 
-def _largest(rows):
-    """The largest absolute entry of each row; NaN if one is not finite, which a maximum may miss."""
-    finite = ops.all(ops.isfinite(rows), axis=-1)
-    return ops.where(finite, ops.max(ops.abs(rows), axis=-1), float("nan"))
+def layer_columns(place, layer, images, metric) -> dict:
+    """What a row of any table of sensitivities says about its layer and its measurement."""
+    return {
+        "layer": layer.representation.name,
+        "layer_index": place,
+        "layer_type": layer.representation.layer_type,
+        "metric": metric,
+        "images": len(images),
+        "deformations": images.draws,
+        "note": "",
+    }
 
 
-def _layer_row(batches, metric, deformations, intervals) -> dict:
-    """The columns of one layer from its batches of (distances, largest entries, rows)."""
-    apart, largest, rows = zip(*batches)
-    apart, largest = (
-        np.concatenate([ops.convert_to_numpy(x) for x in y]) for y in (apart, largest)
-    )
-    images = len(apart) // deformations
-    broken = f"representation for {{}} of {images * (1 + deformations)} images, deformed or not"
-    if not np.isfinite(largest).all():
-        return {"note": "non-finite " + broken.format((~np.isfinite(largest)).sum())}
-    if metric == "cosine" and (largest == 0).any():
-        note = "zero " + broken.format((largest == 0).sum()) + ": it has no direction"
-        return {"note": note}
-    pairs = pairwise_distances(ops.concatenate(rows), metric)
-    apart = apart.astype("float64").reshape(images, deformations).mean(axis=1)
+def sensitivity_columns(layer, metric, intervals, draws=slice(None)) -> dict:
+    """The numbers of one layer, or the note that says why there are none.
+
+    Args:
+        layer: `LayerDistances`.
+        metric, intervals: as for `measure_sensitivity`.
+        draws: which of them to take.
+    """
+    if layer.note:
+        return {"note": layer.note}
+    apart, pairs = layer.apart[:, draws].mean(axis=1), layer.pairs
     if intervals:
         values = sensitivity_interval(apart, pairs)
     else:
-        baseline = np.median(pairs[np.triu_indices(images, 1)])
+        baseline = np.median(pairs[np.triu_indices(len(pairs), 1)])
         with np.errstate(divide="ignore", invalid="ignore"):
             values = apart.mean(), baseline, apart.mean() / baseline, np.nan, np.nan
     resolution = _COSINE_RESOLUTION
     if metric == "euclidean":
-        resolution = _EUCLIDEAN_RESOLUTION * largest.max()
+        resolution = _EUCLIDEAN_RESOLUTION * layer.largest
     if values[1] <= resolution:
         what = "constant up to a factor" if metric == "cosine" else "constant"
         return {"note": f"{what} representation: the median distance between images is zero"}
+    if not np.isfinite(values[:3]).all():
+        return {"note": "distances that are not finite: the representation is too large for them"}
     names = ("distance", "baseline", "sensitivity", "sensitivity_low", "sensitivity_high")
     return dict(zip(names, values))
+
+
+def _distance_rows(row, apart, mean_square, folded) -> pd.DataFrame:
+    """The long table of one layer: a row for each image and draw."""
+    images, draws = apart.shape
+    columns = {
+        **{name: row.get(name) for name in ("layer", "layer_index", "metric", "baseline")},
+        "image": np.repeat(np.arange(images), draws),
+        "deformation": np.tile(np.arange(draws), images),
+        "distance": apart.ravel(),
+        "rms_displacement": np.sqrt(mean_square).ravel(),
+        "folded": folded.ravel(),
+    }
+    return table(columns, DISTANCE_COLUMNS)
+
+
+def check_measurement(images, deformation, metric, deformations, batch_size):
+    """To go once the callback draws its deformations itself."""
+    check_options(metric, batch_size, MEMORY_LIMIT)
+    prepared = deformed_images(images, deformation, deformations)
+    return prepared.inputs[prepared.place]
