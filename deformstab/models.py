@@ -69,7 +69,7 @@ def vgg(
         if layer == "logits":
             chosen = getattr(base, "initializer", base)
         # Of the layer's name, not its number: layers two kinds have in common then start equal.
-        return seeded(chosen, None if root is None else _layer_seed(root, layer))
+        return seeded(chosen, None if root is None else layer_seed(root, layer))
 
     def convolution(filters, kernel_size, strides=1, padding="same", *, name):
         return layers.Conv2D(
@@ -130,7 +130,8 @@ def paper_layers(model) -> list[str]:
     return ["input", *chosen]
 
 
-def _layer_seed(root: int, name: str) -> int:
+def layer_seed(root: int, name: str) -> int:
+    """The seed of the layer of some name, where the whole model's is `root`."""
     return int(np.random.SeedSequence([root, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 

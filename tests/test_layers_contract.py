@@ -9,12 +9,13 @@ from helpers import numpy
 from keras import ops
 
 import deformstab as ds
-from deformstab.downsampling import Subsample2D
+from deformstab.downsampling import BlurPooling2D, Subsample2D
 
 LAYERS = {
     "bilinear": lambda **kwargs: ds.RandomDeformation(3, (1.0, 0.5), seed=3, **kwargs),
     "nearest": lambda **kwargs: ds.RandomDeformation((2, 3), 1.0, "nearest", seed=3, **kwargs),
     "subsample": lambda **kwargs: Subsample2D(**kwargs),
+    "blur": lambda **kwargs: BlurPooling2D(3, 2, "same", **kwargs),
 }
 POLICIES = ["float32", "mixed_float16", "bfloat16"]
 
