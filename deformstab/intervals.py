@@ -34,6 +34,23 @@ def sensitivity_interval(
         (distance, baseline, sensitivity, low, high): the mean of `distances`, the median over all
         pairs, their ratio, and its interval (NaN for fewer than four images).
     """
+    distance, baseline, sensitivity, replicates = leave_one_out(distances, pairs)
+    if distance == 0 and baseline > 0 and len(replicates):  # no deformation moved anything
+        return distance, baseline, sensitivity, 0.0, 0.0
+    factor = np.exp(_half_width(replicates, confidence))
+    return distance, baseline, sensitivity, sensitivity / factor, sensitivity * factor
+
+
+def leave_one_out(distances, pairs):
+    """A sensitivity, and what it would be without each image in turn.
+
+    Args:
+        distances, pairs: as for `sensitivity_interval`.
+
+    Returns:
+        (distance, baseline, sensitivity, logs): the mean of `distances`, the median over all pairs,
+        their ratio; and its logarithm without each image, [images] ([0] for fewer than four).
+    """
     distances, pairs = np.asarray(distances, "float64"), np.asarray(pairs, "float64")
     images = len(distances)
     first, second = np.triu_indices(images, 1)
@@ -44,15 +61,59 @@ def sensitivity_interval(
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity = float(np.divide(distance, baseline))
         if images < 4:
-            return distance, baseline, sensitivity, np.nan, np.nan
+            return distance, baseline, sensitivity, np.empty(0)
         means = (distances.sum() - distances) / (images - 1)
-        replicates = np.log(means / _leave_one_out_medians(values, first, second, images))
-    if not np.isfinite(replicates).all():  # no deformation moved anything, or no image differs
-        bound = sensitivity if distance == 0 else np.nan
-        return distance, baseline, sensitivity, bound, bound
-    spread = np.sqrt((images - 1) * replicates.var())
-    factor = np.exp(_student(images - 1, confidence) * spread)
-    return distance, baseline, sensitivity, sensitivity / factor, sensitivity * factor
+        logs = np.log(means / _leave_one_out_medians(values, first, second, images))
+    return distance, baseline, sensitivity, logs
+
+
+def jackknife_interval(value: float, replicates, confidence: float = 0.95) -> tuple[float, float]:
+    """(low, high) of a value from what it would be without each image: `value` ± t · deviation.
+
+    Replicates of two quantities from the same images may be subtracted before: then the interval is
+    paired. NaN for fewer than four images or a replicate that is not finite.
+    """
+    half = _half_width(replicates, confidence)
+    return value - half, value + half
+
+
+def proportion_interval(hits, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(share, low, high): Wilson's score interval of a share of hits, by image.
+
+    Draws of one image are alike, so they do not count as independent: the number of trials is the
+    effective one, images · share · (1 - share) / variance between images, at least the number of
+    images and at most that of all draws. A simulation in the tests shows the coverage: for few
+    images and shares near 0 or 1 it is above `confidence`.
+
+    Args:
+        hits: [images, draws], 0 or 1.
+    """
+    from scipy import special
+
+    images, draws = np.shape(hits)
+    if images == 0:
+        return np.nan, np.nan, np.nan
+    by_image = np.asarray(hits, "float64").mean(axis=1)
+    share = by_image.mean()
+    # Where misses are rare, few images show how unlike images are, and most samples too little of
+    # it. So one image of hits and one of misses are added, to this variance only.
+    more = np.append(by_image, [0, 1])
+    alike = more.var(ddof=1) / (more.mean() * (1 - more.mean()))
+    trials = np.clip(images / alike, images, images * draws)
+    z = special.ndtri(0.5 + confidence / 2)
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    spread = np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    half = z / (1 + z**2 / trials) * spread
+    # Of all misses or all hits one bound is the share itself, but for rounding.
+    low, high = np.clip(middle - half, 0, share), np.clip(middle + half, share, 1)
+    return float(share), float(low), float(high)
+
+
+def _half_width(replicates, confidence) -> float:
+    images = len(replicates)
+    if images < 4 or not np.isfinite(replicates).all():
+        return np.nan
+    return _student(images - 1, confidence) * np.sqrt((images - 1) * np.var(replicates))
 
 
 def _leave_one_out_medians(values, first, second, images) -> np.ndarray:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from deformstab.intervals import mean_interval, sensitivity_interval
+from deformstab.intervals import (
+    jackknife_interval,
+    leave_one_out,
+    mean_interval,
+    proportion_interval,
+    sensitivity_interval,
+)
 
 
 def random_case(images, seed=0, ties=False):
@@ -149,3 +155,190 @@ def test_coverage_of_the_mean_interval():
     intervals = np.array([mean_interval(row) for row in values])
     covered = ((intervals[:, 1] <= 1) & (intervals[:, 2] >= 1)).mean()
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+# ---- pairs of models ----
+
+
+def leave_out(distances, pairs):
+    """Log sensitivities without each image, by deleting it: [images]."""
+    logs = []
+    for i in range(len(distances)):
+        kept = np.delete(np.delete(pairs, i, axis=0), i, axis=1)
+        median = np.median(kept[np.triu_indices(len(kept), 1)])
+        logs.append(np.log(np.delete(distances, i).mean() / median))
+    return np.array(logs)
+
+
+@pytest.mark.parametrize("images", [4, 7, 20])
+def test_what_is_left_without_each_image(images):
+    distances, pairs = random_case(images, seed=images)
+    *_, value, logs = leave_one_out(distances, pairs)
+    assert value == sensitivity_interval(distances, pairs)[2]
+    np.testing.assert_allclose(logs, leave_out(distances, pairs), rtol=1e-10)
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_jackknife_interval_by_a_loop(confidence):
+    replicates = np.random.default_rng(0).normal(size=9)
+    squares = sum((each - replicates.mean()) ** 2 for each in replicates)
+    half = scipy.stats.t(8).ppf(0.5 + confidence / 2) * np.sqrt(8 / 9 * squares)
+    found = jackknife_interval(3.0, replicates, confidence)
+    np.testing.assert_allclose(found, (3 - half, 3 + half), rtol=1e-12)
+
+
+def test_jackknife_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).normal(3, 2, 11)
+    without = (values.sum() - values) / 10
+    found = jackknife_interval(values.mean(), without)
+    np.testing.assert_allclose(found, mean_interval(values)[1:], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "replicates", [[], [1.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, np.nan], [1.0, 2.0, 3.0, -np.inf]]
+)
+def test_no_jackknife_interval(replicates):
+    assert np.isnan(jackknife_interval(2.0, np.array(replicates))).all()
+
+
+def test_nothing_that_varies_has_an_interval_of_no_width():
+    assert jackknife_interval(2.0, np.full(5, 2.0)) == (2, 2)
+
+
+# Of 5 and of 3 dimensions: see `two_models`.
+TRUTHS = [
+    scipy.stats.chi(d).mean() * np.exp(0.5**2 / 2) / (2**0.5 * scipy.stats.chi(d).median())
+    for d in (5, 3)
+]
+
+
+def two_models(images, likeness, rng):
+    """Two models' distances and pairs.
+
+    The first one's representations are points of N(0, I) in 5 dimensions, the second one's are the
+    first 3 of these. Each moves by its length times a lognormal variable; the logarithms of the two
+    models' have this correlation.
+    """
+    noise = rng.normal(size=(2, images))
+    noise[1] = likeness * noise[0] + np.sqrt(1 - likeness**2) * noise[1]
+    points = rng.normal(size=(images, 5))
+    cases = []
+    for each, dimensions in zip(noise, (5, 3)):
+        some = points[:, :dimensions]
+        squares = (some**2).sum(axis=1)
+        pairs = np.sqrt(np.maximum(squares[:, None] + squares - 2 * some @ some.T, 0))
+        cases.append((np.sqrt(squares) * np.exp(0.5 * each), pairs))
+    return cases
+
+
+def paired(cases):
+    """(low, high) of the difference, and of the logarithm of the ratio."""
+    (*_, first, first_logs), (*_, second, second_logs) = (leave_one_out(*case) for case in cases)
+    difference = jackknife_interval(second - first, np.exp(second_logs) - np.exp(first_logs))
+    return difference, jackknife_interval(np.log(second / first), second_logs - first_logs)
+
+
+@pytest.mark.parametrize(("images", "runs"), [(8, 1000), (32, 800), (128, 300)])
+@pytest.mark.parametrize("likeness", [0.0, 0.6, 1.0])
+def test_coverage_of_the_paired_intervals(images, runs, likeness):
+    """At least 95 %. Above it where most of the movement cancels, so that the medians are left.
+
+    The jackknife counts twice what two images do together (Efron & Stein 1981), and never less than
+    once: for medians over pairs that shows, the more the fewer images.
+    """
+    rng = np.random.default_rng(images)
+    truths = TRUTHS[1] - TRUTHS[0], np.log(TRUTHS[1] / TRUTHS[0])
+    covered = np.zeros(2)
+    for _ in range(runs):
+        found = paired(two_models(images, likeness, rng))
+        covered += [low <= truth <= high for truth, (low, high) in zip(truths, found)]
+    room = 4 * np.sqrt(0.95 * 0.05 / runs)
+    assert (covered / runs > 0.95 - room).all()
+    if likeness < 1:
+        most = {8: 0.02, 32: 0.01, 128: 0}[images]
+        assert (covered / runs < 0.95 + most + room).all()
+
+
+@pytest.mark.parametrize("images", [16, 64])
+def test_pairing_narrows_intervals_of_models_that_are_alike(images):
+    rng = np.random.default_rng(0)
+    widths = {"paired": [], "apart": []}
+    for _ in range(50):
+        cases = two_models(images, 0.9, rng)
+        _, (low, high) = paired(cases)
+        widths["paired"].append(high - low)
+        bounds = [sensitivity_interval(*case)[3:] for case in cases]
+        widths["apart"].append(np.hypot(*(np.log(high / low) for low, high in bounds)))
+    assert np.median(widths["paired"]) < 0.7 * np.median(widths["apart"])
+
+
+# ---- shares ----
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+@pytest.mark.parametrize("hits", range(0, 13))
+def test_wilsons_interval_of_one_draw_an_image(hits, confidence):
+    drawn = np.random.default_rng(0).permutation(np.arange(12) < hits)[:, None]
+    share, *found = proportion_interval(drawn, confidence)
+    assert share == pytest.approx(hits / 12, abs=1e-15)
+    expected = scipy.stats.binomtest(hits, 12).proportion_ci(confidence, method="wilson")
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("draws", [2, 5])
+def test_draws_that_are_all_alike_count_as_one(draws):
+    hits = np.random.default_rng(0).random((20, 1)) < 0.7
+    one = proportion_interval(hits)
+    np.testing.assert_allclose(proportion_interval(np.repeat(hits, draws, axis=1)), one)
+
+
+def test_draws_that_are_independent_nearly_all_count():
+    hits = np.random.default_rng(1).random((400, 4)) < 0.7
+    share, low, high = proportion_interval(hits)
+    all_apart = proportion_interval(hits.reshape(-1, 1))
+    assert share == pytest.approx(all_apart[0])
+    assert 0.95 < (high - low) / (all_apart[2] - all_apart[1]) < 1.1
+    at_most = np.tile([[True, False]], (400, 1))  # each image half: more alike than by chance
+    np.testing.assert_allclose(
+        proportion_interval(at_most), proportion_interval(at_most.reshape(-1, 1))
+    )
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("images", [1, 2, 3, 7, 49, 1000])
+def test_shares_stay_between_zero_and_one(images, draws):
+    for value in (0, 1):
+        share, low, high = proportion_interval(np.full((images, draws), value))
+        assert share == value
+        assert 0 <= low <= share <= high <= 1
+        assert high - low > 0
+        width = scipy.stats.norm.ppf(0.975) ** 2
+        assert high - low == pytest.approx(width / (images + width))  # images count, not draws
+    one = np.zeros((images, draws))
+    one[0, 0] = 1
+    for hits in (one, 1 - one):
+        share, low, high = proportion_interval(hits)
+        assert 0 <= low <= share <= high <= 1
+
+
+def test_a_share_of_no_images():
+    assert np.isnan(proportion_interval(np.zeros((0, 3), bool))).all()
+
+
+@pytest.mark.parametrize("images", [16, 64])
+@pytest.mark.parametrize("draws", [1, 4, 16])
+@pytest.mark.parametrize("alike", [0.02, 0.3, 0.8])
+@pytest.mark.parametrize("truth", [0.5, 0.8, 0.95])
+def test_coverage_of_shares(images, draws, alike, truth):
+    """Each image has a probability of its own, by a beta distribution of this mean.
+
+    `alike` is the correlation of two draws of one image. Wilson's own coverage moves up and down
+    with the share by some points: 92 % is the least of it here, at one draw an image.
+    """
+    rng = np.random.default_rng(int(1000 * alike) + draws)
+    spread = 1 / alike - 1
+    own = rng.beta(truth * spread, (1 - truth) * spread, (600, images))
+    intervals = [proportion_interval(rng.random((images, draws)) < row[:, None])[1:] for row in own]
+    low, high = np.transpose(intervals)
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert covered > 0.92 - 3 * np.sqrt(0.92 * 0.08 / 600)

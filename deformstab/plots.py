@@ -1,0 +1,224 @@
+"""plot_sensitivity: any table of sensitivities as a figure; and writing pictures."""
+
+import io
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from deformstab.tables import write_bytes
+
+_NAMES = 60  # so many layers can be named along an axis
+_LONGEST = 48  # characters of a name that is shown
+_FEW = 8  # so many layers have a legend, more of them a colour bar
+_BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
+
+
+def plot_sensitivity(table, title: str = ""):
+    """Draws a table of sensitivities: layers from left to right, what varies as colours.
+
+    A layer without a number has a gap, and a grey name.
+
+    Args:
+        table: of `ds.measure_sensitivity`: one line with its interval; of
+            `ds.sensitivity_by_strength` or of a `ds.SensitivityCallback`: one line for each
+            strength or measurement, and beside it each layer against strength or optimizer steps
+            (of a single one, what `ds.measure_sensitivity` would have); of
+            `ds.compare_sensitivity`: the ratio to the reference with its paired interval, a line
+            for each model. As it was returned, or read again from a CSV file.
+        title: of the figure.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: the table is none of these, or empty.
+
+    Example:
+
+    ```python
+    figure = ds.plot_sensitivity(ds.measure_sensitivity(model, images))
+    figure.savefig("sensitivity.png")
+    ```
+    """
+    import matplotlib.pyplot as plt
+
+    table, shown, over = _checked(table)
+    layers = table.drop_duplicates("layer_index").sort_values("layer_index")
+    labels = [_shortened(name) for name in layers["layer"]]
+    height = 2.9 + 0.065 * max(map(len, labels))
+    width = 1.5 + max(3.5, 0.2 * min(len(layers), _NAMES))
+    if over is None:
+        width += 0.5 + 0.08 * table["model"].str.len().max() if shown == "ratio" else 0
+        fig, axis = plt.subplots(figsize=(width, height), layout="constrained")
+        (_draw_ratios if shown == "ratio" else _draw_profile)(axis, table)
+        axis.set_title(title)
+    else:
+        beside = 5 + (0.07 * max(map(len, labels)) if len(layers) <= _FEW else 0)
+        fig, (axis, course) = plt.subplots(
+            1,
+            2,
+            figsize=(width + beside, height),
+            layout="constrained",
+            width_ratios=(width, beside),
+        )
+        _draw_profiles(axis, table, over)
+        _draw_course(course, table, layers["layer_index"], labels, over)
+        fig.suptitle(title)
+    measured = table.groupby("layer_index")[shown].count() > 0
+    _name_layers(axis, layers["layer_index"], labels, measured)
+    return fig
+
+
+def save_picture(fig, path) -> None:
+    """Writes a matplotlib Figure as PNG, PDF or SVG, by the name of the file, atomically."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=check_picture(path), dpi=200)
+    write_bytes(buffer.getvalue(), path)
+
+
+def check_picture(path) -> str:
+    """The format of a picture by its name; one that cannot be drawn is refused."""
+    suffix = pathlib.Path(path).suffix.lower().removeprefix(".")
+    if suffix not in ("png", "pdf", "svg"):
+        raise ValueError(f"a picture is a .png, .pdf or .svg file, not {path}")
+    return suffix
+
+
+def _checked(table):
+    """(the table with numbers in its columns of numbers, the one to show, what it varies over)."""
+    columns = set(getattr(table, "columns", ()))
+    shown = "ratio" if "ratio" in columns else "sensitivity"
+    numbers = {"layer_index", shown, f"{shown}_low", f"{shown}_high"}
+    words = {"model", "reference"} if shown == "ratio" else {"metric"}
+    over = next((name for name in ("step", "max_displacement") if name in columns), None)
+    if over is not None:
+        numbers |= {over, "epoch"} if over == "step" else {over}
+    if not {"layer", *numbers, *words} <= columns or table.empty:
+        raise ValueError(
+            "table must be one of measure_sensitivity, sensitivity_by_strength, "
+            "compare_sensitivity or SensitivityCallback, with rows; received "
+            + (f"columns {list(table.columns)} and {len(table)} rows" if columns else repr(table))
+        )
+    # A CSV file does not tell the type of a column without any number, nor of names like "1".
+    table = table.assign(
+        **{name: pd.to_numeric(table[name], errors="coerce") for name in numbers},
+        **{name: table[name].astype(str) for name in {"layer", *words}},
+    )
+    if over is not None and not table.duplicated("layer_index").any():
+        over = None
+    return table, shown, over
+
+
+def _draw_profile(axis, table):
+    table = table.sort_values("layer_index")
+    _draw_with_interval(axis, table, "sensitivity")
+    _label(axis, table)
+
+
+def _draw_with_interval(axis, rows, shown, **line):
+    place, low, high = rows["layer_index"], rows[f"{shown}_low"], rows[f"{shown}_high"]
+    (drawn,) = axis.plot(place, rows[shown], "o-", markersize=_marker(place), **line)
+    axis.fill_between(place, low, high, color=drawn.get_color(), alpha=0.25, linewidth=0)
+    known = low.notna()  # a layer between two gaps has no area
+    alone = known & ~known.shift(1, fill_value=False) & ~known.shift(-1, fill_value=False)
+    axis.vlines(place[alone], low[alone], high[alone], color=drawn.get_color(), alpha=0.5)
+
+
+def _draw_ratios(axis, table):
+    from matplotlib import ticker
+
+    axis.axhline(1, color="0.6", linewidth=1)
+    # A logarithmic axis has no place for what is zero or infinite.
+    names = ["ratio", "ratio_low", "ratio_high"]
+    table = table.assign(**table[names].where((table[names] > 0) & (table[names] < np.inf)))
+    for model, rows in table.groupby("model", sort=False):
+        _draw_with_interval(axis, rows.sort_values("layer_index"), "ratio", label=model)
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    steps = (1, 2, 5) if high < 1e3 * low else (1,)
+    axis.yaxis.set_major_locator(
+        ticker.MaxNLocator(7, steps=[1, 2, 5, 10])
+        if high < 5 * low
+        else ticker.LogLocator(subs=steps)
+    )
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(ticker.NullLocator())
+    axis.set_ylabel(f"sensitivity / that of {table['reference'].iloc[0]}")
+    axis.legend(**_BESIDE)
+
+
+def _draw_profiles(axis, table, over):
+    """Lines over layers, coloured by what varies."""
+    # Two reaches (y, x) of the same larger one, or a step that changed nothing, stay two lines.
+    again = table.groupby([over, "layer_index"]).cumcount()
+    lines = [rows.sort_values("layer_index") for _, rows in table.groupby([over, again])]
+    colours = _colours("viridis", len(lines))
+    named = set(np.linspace(0, len(lines) - 1, min(len(lines), 6)).round())
+    by = over
+    if over == "step" and table.groupby("epoch")["step"].nunique().max() == 1:
+        by = "epoch"
+    for number, rows in enumerate(lines):
+        label = f"{rows[by].iloc[0]:.10g}" if number in named else None
+        axis.plot(
+            rows["layer_index"],
+            rows["sensitivity"],
+            "o-",
+            markersize=_marker(rows),
+            color=colours[number],
+            label=label,
+        )
+    titles = {"max_displacement": "strength, px", "step": "optimizer step", "epoch": "epoch"}
+    axis.legend(title=titles[by], **_BESIDE)
+    _label(axis, table)
+
+
+def _draw_course(axis, table, places, labels, over):
+    """Lines over what varies, coloured by layer."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap, Normalize
+
+    colours = _colours("plasma", len(places))
+    for number, place in enumerate(places):
+        rows = table[table["layer_index"] == place].sort_values(over, kind="stable")
+        style = {"markersize": 3, "color": colours[number], "label": labels[number]}
+        axis.plot(rows[over], rows["sensitivity"], "o-", **style)
+    values = table[over].unique()
+    steps = np.sort(values[values > 0])
+    if over == "step" and len(steps) > 2 and steps[-1] > 50 * steps[0]:  # log-spaced, most likely
+        axis.set_xscale("symlog", linthresh=steps[0])
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("largest displacement, px" if over == "max_displacement" else "optimizer step")
+    if len(places) <= _FEW:
+        axis.legend(**_BESIDE)
+        return
+    scale = matplotlib.cm.ScalarMappable(Normalize(0, 1), ListedColormap(colours))
+    axis.figure.colorbar(scale, ax=axis, label="layer").set_ticks([0, 1], labels=["first", "last"])
+
+
+def _colours(name, count):
+    """From a colour map without its lightest part, which is hard to see on white."""
+    import matplotlib
+
+    return matplotlib.colormaps[name](np.linspace(0, 0.9, count))
+
+
+def _label(axis, table):
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel(f"normalized sensitivity ({table['metric'].iloc[0]})")
+
+
+def _marker(rows) -> float:
+    return 3.5 if len(rows) <= _NAMES else 1.5
+
+
+def _shortened(name) -> str:
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+
+
+def _name_layers(axis, places, labels, measured):
+    step = -(-len(labels) // _NAMES)
+    axis.set_xticks(places[::step], labels[::step], rotation=90, fontsize=7)
+    axis.set_xlim(places.min() - 0.6, places.max() + 0.6)
+    for tick, known in zip(axis.get_xticklabels(), measured[places[::step]]):
+        tick.set_color("black" if known else "0.6")
