@@ -1,16 +1,23 @@
 """Measuring a model file on image files: what `bin/measure_sensitivity` calls."""
 
-import io
+import inspect
 import pathlib
 
 import keras
 import numpy as np
 
 from deformstab.deformation import RandomDeformation
-from deformstab.sensitivity import measure_sensitivity, paper_deformation
-from deformstab.tables import write_bytes, write_csv
+from deformstab.sensitivity import measure_sensitivity
+from deformstab.stimuli import paper_deformation
+from deformstab.tables import write_csv
 
 _NAMES = ("images", "x_test")
+_CHANGED = (
+    *(keras.layers.DepthwiseConv1D, keras.layers.SeparableConv1D, keras.layers.Conv1DTranspose),
+    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
+    keras.layers.Conv3DTranspose,
+)
+_UNUSED = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
 def measure_files(
@@ -45,13 +52,7 @@ def measure_files(
     for path in (model_file, images_path):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-    try:
-        model = keras.models.load_model(model_file, compile=False, safe_mode=not allow_unsafe_model)
-    except Exception as error:  # of h5py, zipfile, Keras: whatever the file provokes
-        raise ValueError(
-            f"{model_file} was not loaded: {error}\n(Code in a model file runs only with "
-            "--allow_unsafe_model; take that for files whose source you trust.)"
-        ) from error
+    model = load_model(model_file, allow_unsafe_model)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise ValueError(f"{model_file} does not take one input of images, but {shape}")
@@ -76,33 +77,37 @@ def measure_files(
     return table
 
 
-def plot_sensitivity(table, title: str = ""):
-    """The sensitivity of each layer with its interval, as a matplotlib Figure."""
-    import matplotlib.pyplot as plt
+def load_model(path, allow_unsafe_model: bool = False):
+    """A model from a `.keras` or `.h5` file, those of Keras 2 included, not compiled.
 
-    fig, axis = plt.subplots(figsize=(max(4, 0.25 * len(table) + 1.5), 4), layout="constrained")
-    place = table["layer_index"]
-    axis.fill_between(place, table["sensitivity_low"], table["sensitivity_high"], alpha=0.25)
-    axis.plot(place, table["sensitivity"], "o-", markersize=4)
-    axis.set_xticks(place, table["layer"], rotation=90, fontsize=7)
-    axis.set_ylim(bottom=0)
-    axis.set(ylabel=f"normalized sensitivity ({table['metric'].iloc[0]})", title=title)
-    return fig
+    Raises:
+        ValueError: it cannot be loaded, or not without running code that it holds.
+    """
+    old = pathlib.Path(path).suffix in (".h5", ".hdf5")
+    try:
+        return keras.models.load_model(
+            path,
+            custom_objects={kind.__name__: _of_keras_2(kind) for kind in _CHANGED} if old else None,
+            compile=False,
+            safe_mode=not allow_unsafe_model,
+        )
+    except Exception as error:  # of h5py, zipfile, Keras: whatever the file provokes
+        raise ValueError(
+            f"{path} was not loaded: {error}\n(Code in a model file runs only with "
+            "--allow_unsafe_model; take that for files whose source you trust.)"
+        ) from error
 
 
-def save_picture(fig, path) -> None:
-    """Writes a matplotlib Figure as PNG, PDF or SVG, by the name of the file, atomically."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=check_picture(path), dpi=200)
-    write_bytes(buffer.getvalue(), path)
+def _of_keras_2(kind):
+    """A layer class that passes over arguments which Keras 2 saved and never used, groups=1 and
+    kernel settings of separable kernels: Keras 3 refuses them, and so every such file."""
 
+    def from_config(cls, config):
+        known = inspect.signature(kind).parameters
+        unused = {name for name in _UNUSED if name not in known}
+        return kind(**{name: value for name, value in config.items() if name not in unused})
 
-def check_picture(path) -> str:
-    """The format of a picture by its name; one that cannot be drawn is refused."""
-    suffix = pathlib.Path(path).suffix.lower().removeprefix(".")
-    if suffix not in ("png", "pdf", "svg"):
-        raise ValueError(f"a picture is a .png, .pdf or .svg file, not {path}")
-    return suffix
+    return type(kind.__name__, (kind,), {"from_config": classmethod(from_config)})
 
 
 def _images(path, input_shape, count) -> np.ndarray:

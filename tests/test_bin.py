@@ -19,7 +19,8 @@ from absl import app, flags
 from PIL import Image
 
 import deformstab as ds
-from deformstab.measure_files import measure_files, plot_sensitivity
+from deformstab.measure_files import measure_files
+from deformstab.plots import plot_sensitivity
 from deformstab.paper import reproduce as reproduction
 from deformstab.paper.experiments import Preset
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
