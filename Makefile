@@ -10,19 +10,35 @@ FLAGS ?=
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 STAMP = .venv/installed-$(BACKEND)
 
-.PHONY: help reproduce test lint format clean
+# The library half on the other backends, each in an environment without TensorFlow.
+BACKEND_TESTS ?= $(filter-out tests/test_paper_%.py tests/test_bin.py tests/test_readme.py, \
+  $(wildcard tests/test_*.py))
+# A version of which a build for CPUs exists: the newest may bring gigabytes for GPUs.
+TORCH ?= torch==2.13.0
+
+.PHONY: help reproduce test test-backends test-jax test-torch applications lint format clean
 
 help:
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
 	@echo "make test        the test suite"
+	@echo "make test-backends  the library's tests on JAX and PyTorch"
+	@echo "make applications   measures and swaps every model of keras.applications, into docs"
 	@echo "make lint        style and formatting"
-	@echo "make clean       removes .venv and caches; results stay"
+	@echo "make clean       removes .venv* and caches; results stay"
 
 reproduce: $(STAMP)
 	.venv/bin/python bin/reproduce_figures --preset=quick $(FLAGS)
 
 test: $(STAMP)-test
 	.venv/bin/python -m pytest
+
+test-backends: test-jax test-torch
+
+test-jax test-torch: test-%: .venv-%/installed
+	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest $(BACKEND_TESTS)
+
+applications: $(STAMP)-test
+	.venv/bin/python examples/keras_applications.py
 
 lint: $(STAMP)-test
 	.venv/bin/ruff check .
@@ -32,10 +48,15 @@ format: $(STAMP)-test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-.venv/bin/python:
+.venv/bin/python .venv-jax/bin/python .venv-torch/bin/python:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
 	  { echo "deformstab needs Python 3.11 or later; say which with make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@:/bin/python=)
+
+.venv-jax/installed .venv-torch/installed: .venv-%/installed: .venv-%/bin/python setup.cfg
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
+	  $(if $(filter torch,$*),"$(TORCH)") --editable ".[$*,test]"
+	@touch $@
 
 $(STAMP): .venv/bin/python setup.cfg
 	$(PIP) install --quiet --editable ".[$(BACKEND),reproduce]"
@@ -46,5 +67,5 @@ $(STAMP)-test: $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-jax .venv-torch build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

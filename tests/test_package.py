@@ -20,17 +20,21 @@ from deformstab import splines
 PACKAGE = pathlib.Path(ds.__file__).parent
 ORDER = [  # the path of the data: a module imports only from modules above it
     *("tables", "splines", "backend", "warp", "deformation", "addons", "downsampling"),
-    *("initializers", "models", "distances", "intervals", "representations", "sensitivity"),
-    *("smoothness", "normalization", "callbacks", "measure_files", "paper"),
+    *("strided", "initializers", "models", "swapping"),
+    *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
+    *("measurement", "sensitivity", "comparisons", "consistency", "plots"),
+    *("smoothness", "normalization", "schedules", "recording", "callbacks"),
+    *("measure_files", "paper"),
 ]
 FUNCTIONS = [
     *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
-    *("reestimate_batch_normalization",),
+    *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
+    *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = ["RandomDeformation", "SensitivityCallback", "SmoothedInitializer"]
-CONSTANTS = ["CIFAR10_BLOCKS", "IMAGENET_BLOCKS", "DOWNSAMPLING_KINDS", "__version__"]
+CONSTANTS = ["CIFAR10_BLOCKS", "IMAGENET_BLOCKS", "DOWNSAMPLING_KINDS", "SWAP_KINDS", "__version__"]
 
 
 def public(name):
@@ -200,7 +204,7 @@ def test_public_names_are_documented(name):
     for parameter in parameters:
         if parameter not in ("self", "kwargs"):
             assert re.search(
-                rf"^ +\*{{0,2}}(\w+, )*{parameter}(, \w+)*:", described, re.MULTILINE
+                rf"^ +\*{{0,2}}(\w+,\s+)*{parameter}(,\s+\w+)*:", described, re.MULTILINE
             ), f"{name} does not describe {parameter}"
 
 

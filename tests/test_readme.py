@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_examples_run_and_give_what_they_say():
+def test_python_examples_run_and_give_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 6
     session = {}
@@ -18,7 +19,13 @@ def test_python_examples_run_and_give_what_they_say():
         exec(compile(block, "README.md", "exec"), session)
     assert session["table"]["sensitivity"].notna().all()
     assert len(session["trained"]) == 13
-    assert set(session["callback"].table["epoch"]) == {0, 1, 2}
+    assert set(session["callback"].table["step"]) == {0, 1, 2, 4, 8, 16, 32}
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"sensitivity.png", "training.png"}
+    assert session["comparison"]["ratio"].notna().all()
+    assert set(session["strengths"]["max_displacement"]) == {0.5, 1, 2}
+    assert 0 < session["answers"]["consistency"].item() <= 1
+    assert len(session["distances"]) == 64 * session["table"]["sensitivity"].notna().sum()
     assert session["displacements"].shape == (8, 9, 2)
     assert session["flow"].shape[-1] == 2
     assert session["warped"].shape == (1, 32, 32, 3)
@@ -38,7 +45,7 @@ def test_links_lead_to_files(page):
 
 def test_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
