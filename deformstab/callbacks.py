@@ -10,8 +10,10 @@ import pandas as pd
 from deformstab.backend import variable_to_numpy
 from deformstab.recording import Recording
 from deformstab.schedules import check_every, next_step
-from deformstab.sensitivity import check_measurement, measure_sensitivity
+from deformstab.sensitivity import check_options, measure_sensitivity, sensitivity_table
 from deformstab.smoothness import filter_smoothness
+from deformstab.sources import first_images
+from deformstab.stimuli import deformed_images
 from deformstab.tables import SMOOTHNESS_COLUMNS, table
 
 
@@ -86,11 +88,13 @@ class SensitivityCallback(keras.callbacks.Callback):
             None, images, deformation, layers, **measurement
         )
         options.apply_defaults()
-        checked = ("deformation", "metric", "deformations", "batch_size")
-        images = check_measurement(images, *(options.arguments[name] for name in checked))
-        self.images = np.array(images)  # a copy: what is given may change while a model trains
-        self._measurement = {"deformation": deformation, "layers": layers, "progress": False}
-        self._measurement |= measurement
+        names = ("layers", "metric", "batch_size", "intervals", "memory_limit")
+        self._options = {name: options.arguments[name] for name in names}
+        check_options(*(self._options[name] for name in ("metric", "batch_size", "memory_limit")))
+        names = ("deformation", "deformations", "seed", "deformed_input")
+        images, _ = first_images(images, options.arguments["max_images"])
+        images = keras.tree.map_structure(np.array, images)  # copies: what is given may change
+        self._images = deformed_images(images, **{name: options.arguments[name] for name in names})
         self.every = check_every(every, steps)
         self.steps = steps
         self.csv_path = csv_path
@@ -182,7 +186,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         self._latest = dict(zip(rows["layer"], rows["sensitivity"]))
 
     def _measured(self) -> dict:
-        sensitivity = measure_sensitivity(self.model, self.images, **self._measurement)
+        sensitivity = sensitivity_table(self.model, self._images, **self._options, progress=False)
         try:
             smoothness = filter_smoothness(self.model)
         except ValueError:  # a model without convolutions still has sensitivities

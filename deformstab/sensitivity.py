@@ -269,10 +269,3 @@ def _distance_rows(row, apart, mean_square, folded) -> pd.DataFrame:
         "folded": folded.ravel(),
     }
     return table(columns, DISTANCE_COLUMNS)
-
-
-def check_measurement(images, deformation, metric, deformations, batch_size):
-    """To go once the callback draws its deformations itself."""
-    check_options(metric, batch_size, MEMORY_LIMIT)
-    prepared = deformed_images(images, deformation, deformations)
-    return prepared.inputs[prepared.place]
