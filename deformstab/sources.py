@@ -44,6 +44,7 @@ def to_numpy(x) -> np.ndarray:
     """An array from a tensor of any library, whatever Keras computes with."""
     if hasattr(x, "detach"):  # PyTorch, perhaps on a GPU or with a gradient
         x = x.detach().cpu()
+        x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # NumPy has no such type
     return x.numpy() if hasattr(x, "numpy") else np.asarray(x)
 
 

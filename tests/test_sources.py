@@ -72,7 +72,6 @@ SOURCES = {
     "a tensor": lambda: ops.convert_to_tensor(IMAGES),
     "a list of tensors": lambda: [ops.convert_to_tensor(image) for image in IMAGES],
     "a variable": lambda: keras.Variable(IMAGES),
-    "one input in a list": lambda: [IMAGES],
     "not contiguous": lambda: np.asfortranarray(IMAGES),
     "batches": lambda: batches(4, IMAGES),
     "batches of one": lambda: batches(1, IMAGES),
@@ -99,7 +98,7 @@ def test_the_same_table_as_of_the_array(measure, source):
     assert expected["images"].tolist() == [10, 10]
 
 
-@pytest.mark.parametrize("source", [name for name in SOURCES if "input in" not in name])
+@pytest.mark.parametrize("source", SOURCES)
 def test_the_first_so_many(measure, source):
     expected = measure(IMAGES[:5])
     assert measure(SOURCES[source](), max_images=5).equals(expected)
