@@ -36,7 +36,8 @@ def cosine_distance(x, y):
     ds.cosine_distance(x, y)
     ```
     """
-    return 0.5 * ops.sum(ops.square(unit(x) - unit(y)), axis=-1)
+    (x, _, x_squares), (y, _, y_squares) = scaled(x), scaled(y)
+    return cosine_distance_of_scaled(x, y, x_squares, y_squares)
 
 
 def euclidean_distance(x, y):
@@ -108,6 +109,23 @@ def unit(x):
     """Rows scaled to length one, without overflow; a row of zeros becomes NaN."""
     x = x / ops.max(ops.abs(x), axis=-1, keepdims=True)
     return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
+
+
+def scaled(x):
+    """(x over each row's largest absolute entry, that entry, the squares of the scaled rows).
+
+    What distances and lengths are computed from without overflow, with few passes over memory.
+    A row of zeros stays one; of a row with an entry that is not finite the squares are not either.
+    """
+    largest = ops.max(ops.abs(x), axis=-1)
+    x = x / _safe(largest)[:, None]
+    return x, largest, ops.sum(ops.square(x), axis=-1)
+
+
+def cosine_distance_of_scaled(x, y, x_squares, y_squares):
+    """`cosine_distance` of rows that `scaled` gave, with their squares."""
+    ratio = ops.sqrt(x_squares / y_squares)
+    return 0.5 * ops.sum(ops.square(x - ratio[:, None] * y), axis=-1) / x_squares
 
 
 def _norm(x):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
-from deformstab.distances import cosine_distance, euclidean_distance, unit
+from deformstab.distances import cosine_distance_of_scaled, euclidean_distance, scaled
 from deformstab.representations import flat_rows, watch
 
 _WORKSPACE = 6  # tensors of the largest layer's size that a forward pass has in memory at once
@@ -23,15 +23,17 @@ class Batch:
         images: [b], indices.
         draws: [d], indices; none if nothing was deformed.
         apart: name → [b, d], distances of an image to its deformed selves.
+        lengths: name → [b], of the images' representations.
         largest: name → [b, 1 + d], largest absolute entry of the representations, the image's own
             first; NaN if an entry is not finite.
-        rows: name → [b, entries], of the images: unit vectors if the metric is "cosine".
+        rows: name → [b, entries], of the images.
         missing: names of what has no row for each image after all.
     """
 
     images: np.ndarray
     draws: np.ndarray
     apart: dict
+    lengths: dict
     largest: dict
     rows: dict
     missing: set
@@ -59,11 +61,12 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
         step = _step(model, images, part.inputs, part.draws_at_once, names, keep, metric)
-        apart, largest, rows = step(*part.inputs, *part.moved)
+        apart, lengths, largest, rows = step(*part.inputs, *part.moved)
         yield Batch(
             part.images,
             part.draws,
             {name: part.cut(x) for name, x in apart.items()},
+            {name: part.cut(x)[:, 0] for name, x in lengths.items()},
             {name: part.cut(x, before=1) for name, x in largest.items()},
             {name: x[: len(part.images)] for name, x in rows.items()},
             {name for name, _ in names if name not in apart},
@@ -159,15 +162,14 @@ def _step(model, images, inputs, draws, names, spans, metric):
 
 
 def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
-    """One forward pass: (distances, largest entries, rows), each name → tensor."""
+    """One forward pass: (distances, lengths, largest entries, rows), each name → tensor."""
     inputs = list(tensors)
     count = inputs[0].shape[0]
     if draws:
         *inputs, moved = tensors
         inputs = joined(inputs, moved, place)
     batch = count * (1 + draws)
-    distance = {"cosine": cosine_distance, "euclidean": euclidean_distance}[metric]
-    apart, largest, kept = {}, {}, {}
+    apart, lengths, largest, kept = {}, {}, {}, {}
     wanted = {*names, *spans}
 
     def reduce(name, _, output):
@@ -176,22 +178,30 @@ def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
             rows = flat_rows(output, batch)
             # A row as long as the batch (similarities within it) depends on the other images.
             if rows is not None and names.get(name) in (None, rows.shape[1]):
-                clean = rows[:count]
                 if name in names:
-                    apart[name] = distance(ops.repeat(clean, draws, axis=0), rows[count:])
-                    entries = _largest(rows)
+                    apart[name], lengths[name], entries = _distances(rows, count, draws, metric)
                     both = [entries[:count, None], ops.reshape(entries[count:], (count, draws))]
                     largest[name] = ops.concatenate(both, axis=1)
                 if name in spans:
                     start, stop = spans[name]
-                    kept[name] = (unit(clean) if metric == "cosine" else clean)[:, start:stop]
+                    kept[name] = rows[:count, start:stop]
         return not wanted
 
     watch(model, pack(inputs), inputs[place], reduce)
-    return apart, largest, kept
+    return apart, lengths, largest, kept
 
 
-def _largest(rows):
-    """The largest absolute entry of each row; NaN if one is not finite, which a maximum may miss."""
-    finite = ops.all(ops.isfinite(rows), axis=-1)
-    return ops.where(finite, ops.max(ops.abs(rows), axis=-1), float("nan"))
+def _distances(rows, count, draws, metric):
+    """(distances of images and deformed selves, lengths of images, largest entries of all)."""
+    shares, largest, squares = scaled(rows)
+    repeated = (ops.repeat(x[:count], draws, axis=0) for x in (rows, shares, squares))
+    clean, clean_shares, clean_squares = repeated
+    if metric == "cosine":
+        apart = cosine_distance_of_scaled(
+            clean_shares, shares[count:], clean_squares, squares[count:]
+        )
+    else:
+        apart = euclidean_distance(clean, rows[count:])
+    lengths = largest[:count] * ops.sqrt(squares[:count])
+    # A maximum may miss what is not finite, the squares do not.
+    return apart, lengths, ops.where(ops.isfinite(squares), largest, float("nan"))

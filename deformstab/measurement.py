@@ -70,11 +70,13 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
     places = {each.name: place for place, each in enumerate(layers)}
     apart = {each.name: np.full((count, images.draws), np.nan) for each in measurable}
     largest = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
+    lengths = {each.name: np.full(count, np.nan) for each in measurable}
     kept = {}
     for batch in run(measurable, passes[0] if passes else {}, deform=True):
         here = batch.images[:, None]
         for name in batch.apart:
             apart[name][here, batch.draws] = batch.apart[name]
+            lengths[name][batch.images] = batch.lengths[name]
             largest[name][here, [0, *(1 + batch.draws)]] = batch.largest[name]
         _collect(kept, batch)
     for each in measurable:
@@ -92,8 +94,9 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
             for batch in run([found[name].representation for name in spans], spans, deform=False):
                 _collect(kept, batch)
         for name, (_, stop) in spans.items():
-            scale = 1.0 if metric == "cosine" else found[name].largest or 1.0
-            more = _squares(kept.pop(name), scale, _PAIRS * memory_limit)
+            scale = found[name].largest or 1.0
+            scales = lengths[name] if metric == "cosine" else np.full(count, scale)
+            more = _squares(kept.pop(name), scales, _PAIRS * memory_limit)
             squares[name] = squares.get(name, 0) + more
             if stop == found[name].representation.features:
                 layer, total = found.pop(name), squares.pop(name)
@@ -131,15 +134,19 @@ def _collect(kept: dict, batch) -> None:
         kept.setdefault(name, []).append(rows)
 
 
-def _squares(parts: list, scale: float, memory: float) -> np.ndarray:
-    """Squared distances between all rows / scale, which came in parts; some entries at a time."""
+def _squares(parts: list, scales, memory: float) -> np.ndarray:
+    """Squared distances between all rows, which came in parts, each over its scale.
+
+    Some entries at a time; scales are [images].
+    """
     count, entries = sum(len(part) for part in parts), parts[0].shape[1]
+    scales = ops.convert_to_tensor(scales[:, None], parts[0].dtype)
     step = max(1, int(memory / (4 * 4 * count)))  # four bytes, in four tensors at once
     total = np.zeros((count, count))
     for start in range(0, entries, step):
         some = [part[:, start : start + step] for part in parts]
         some = some[0] if len(some) == 1 else ops.concatenate(some)
-        total += pair_squares(some if scale == 1.0 else some / scale, memory)
+        total += pair_squares(some / scales, memory)
     return total
 
 

@@ -49,7 +49,8 @@ def measure_sensitivity(
     after short training; `ds.reestimate_batch_normalization` mends that.
 
     Any Keras model will do: functional, Sequential, subclassed, nested, of several inputs and
-    outputs, of any precision. Layers called inside traced control flow keep a row without numbers.
+    outputs, of any precision. Layers called inside traced control flow (a loop, the steps of an
+    RNN) keep a row without numbers; loops on PyTorch are Python's, with a row for each call.
 
     **Memory.** Deformed activations are reduced to distances inside the compiled call, batch by
     batch. All pairs need all images' activations of a layer, images × activations × 4 bytes. As
@@ -60,8 +61,8 @@ def measure_sensitivity(
     The result does not depend on it. Weights and the images themselves are not counted, nor is the
     matrix of pairs, images² × 8 bytes and a few copies of it.
 
-    What is compiled is kept with the model: it sees new weights and added or removed layers, but no
-    other attribute that is changed later.
+    What is compiled is kept with the model: it sees new weights, and layers and variables that were
+    added or removed (LoRA, quantization), but no other attribute that is changed later.
 
     Args:
         model: a Keras model that takes images, alone or beside other inputs.
@@ -103,8 +104,8 @@ def measure_sensitivity(
         `distance`, `baseline`, `rms_displacement` (of this draw), `folded`.
 
     Raises:
-        ValueError: for unknown layers, input or metric, fewer than two images, or images of a wrong
-            rank.
+        ValueError: for unknown layers, input or metric, fewer than two images, images of a wrong
+            rank, or a model that takes batches of one size only.
 
     Example:
 

@@ -34,9 +34,9 @@ def first_images(images, max_images=None):
             return np.stack([to_numpy(image) for image in images[:max_images]]), None
         if not keras.tree.flatten(images):
             raise ValueError(f"images has no images: it is {images!r}")
-        return keras.tree.map_structure(lambda x: to_numpy(x)[:max_images], images), None
+        return keras.tree.map_structure(lambda x: _first(to_numpy(x), max_images), images), None
     if hasattr(images, "shape"):
-        return to_numpy(images[:max_images] if len(images.shape) else images), None
+        return to_numpy(_first(images, max_images)), None
     return _iterated(images, DEFAULT_COUNT if max_images is None else max_images)
 
 
@@ -46,6 +46,10 @@ def to_numpy(x) -> np.ndarray:
         x = x.detach().cpu()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # NumPy has no such type
     return x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+
+
+def _first(x, count):
+    return x[:count] if len(x.shape) else x  # a number is refused where it is said what is wanted
 
 
 def _is_list_of_images(images) -> bool:

@@ -8,7 +8,9 @@ import re
 os.environ["MPLBACKEND"] = "Agg"
 
 root = pathlib.Path(__file__).resolve().parent.parent
-blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), flags=re.DOTALL)
+blocks = re.findall(
+    r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), flags=re.DOTALL
+)
 os.chdir(root / "docs")
 session = {}
 for block in blocks:

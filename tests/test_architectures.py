@@ -572,6 +572,32 @@ def test_adapters_and_quantization_are_seen(images):
     assert len({round(each, 3) for each in values}) >= 3
 
 
+def test_layers_that_count_and_add_losses_are_left_as_they_were(images):
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+            self.metric = keras.metrics.Mean()
+
+        def call(self, x):
+            self.count.assign(self.count + 1)
+            self.metric.update_state(ops.mean(x))
+            self.add_loss(ops.mean(x**2))
+            return x + 2 * ops.cast(self.count, x.dtype)
+
+    counting = Counting(name="counting", activity_regularizer="l2")
+    model = ByHand(lambda model, x: model.end(model.counting(x)), counting=counting)
+    model.end = layers.BatchNormalization(name="end")
+    model(images[:2])
+    counting.count.assign(3)
+    before = [numpy(each).copy() for each in (counting.count, *counting.metric.variables)]
+    table = ds.measure_sensitivity(model, images, batch_size=2)
+    after = [numpy(each) for each in (counting.count, *counting.metric.variables)]
+    assert [float(each) for each in before] == [float(each) for each in after]
+    assert not model.losses  # no tensors of a trace
+    value = formula(*(x + 8 for x in moved(images)))  # each call is the fourth
+    assert table["sensitivity"][1:].tolist() == pytest.approx([value, value], rel=1e-3)
+
+
 # ---- control flow ----
 
 
@@ -768,8 +794,10 @@ def test_what_a_model_raises_comes_through(images, error, batch):
     assert_matches(table, {"input": value, "failing": value})
 
 
-def test_a_layer_that_catches_everything(images):
-    """The end of a pass is no error to be mended; caught all the same, it does no harm."""
+@pytest.mark.parametrize("caught", [Exception, BaseException])
+def test_a_layer_that_catches_errors(images, caught):
+    """The end of a pass is no error that a layer mends; caught all the same, it does no harm."""
+    mended = []
 
     class Trying(layers.Layer):
         def __init__(self):
@@ -779,7 +807,8 @@ def test_a_layer_that_catches_everything(images):
         def call(self, x):
             try:
                 return self.inner(x)
-            except:  # noqa: E722
+            except caught:
+                mended.append(caught)
                 return x
 
     trying, end = Trying(), layers.Flatten(name="end")
@@ -787,6 +816,7 @@ def test_a_layer_that_catches_everything(images):
     table = ds.measure_sensitivity(model, images, layers=["input", "trying/inner"])
     value = formula(*(trying.inner(x) for x in moved(images)))
     assert_matches(table, {"input": formula(*moved(images)), "trying/inner": value})
+    assert bool(mended) == (caught is BaseException)
 
 
 def test_threads_do_not_see_each_other(images):

@@ -20,9 +20,9 @@ from PIL import Image
 
 import deformstab as ds
 from deformstab.measure_files import measure_files
-from deformstab.plots import plot_sensitivity
 from deformstab.paper import reproduce as reproduction
 from deformstab.paper.experiments import Preset
+from deformstab.plots import plot_sensitivity
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
 
 ROOT = pathlib.Path(__file__).parent.parent

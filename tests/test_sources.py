@@ -308,6 +308,7 @@ def test_impossible_numbers(measure, value):
         ([VECTORS, VECTORS], r"several inputs of which one is.*\(10, 4\), \(10, 4\)"),
         (iter([IMAGES[:1]]), "at least two .*received 1"),
         ([IMAGES, VECTORS[:5]], r"as many rows each, received \[5, 10\]"),
+        ([IMAGES, 3], r"as many rows each, received \[0, 10\]"),
         ([IMAGES, IMAGES], r"2 hold images: say with deformed_input .*one of 0, 1"),
         ({"a": IMAGES, "b": IMAGES}, "2 hold images: say with deformed_input .*one of a, b"),
     ],
