@@ -106,6 +106,8 @@ def test_too_few_images_for_an_interval(images):
     mean, median, value, low, high = sensitivity_interval(distances, pairs)
     assert value == mean / median
     assert np.isnan([low, high]).all()
+    assert np.isnan(sensitivity_interval(np.zeros(images), pairs)[3:]).all()
+    assert leave_one_out(distances, pairs)[3].shape == (0,)
 
 
 def test_deformations_that_move_nothing():
@@ -290,6 +292,22 @@ def test_draws_that_are_all_alike_count_as_one(draws):
     hits = np.random.default_rng(0).random((20, 1)) < 0.7
     one = proportion_interval(hits)
     np.testing.assert_allclose(proportion_interval(np.repeat(hits, draws, axis=1)), one)
+
+
+@pytest.mark.parametrize("images", [2, 5, 30])
+def test_the_number_of_trials_by_a_loop(images):
+    """Wilson's with images · p (1 - p) / variance, the latter with two images more."""
+    rng = np.random.default_rng(images)
+    hits = rng.random((images, 6)) < rng.beta(2, 1, (images, 1))
+    shares = [*(row.sum() / 6 for row in hits), 0.0, 1.0]
+    middle = sum(shares) / len(shares)
+    variance = sum((each - middle) ** 2 for each in shares) / (len(shares) - 1)
+    trials = min(max(images * middle * (1 - middle) / variance, images), 6 * images)
+    assert images < trials < 6 * images
+    found, p, z = proportion_interval(hits), hits.sum() / hits.size, scipy.stats.norm.ppf(0.975)
+    assert found[0] == pytest.approx(p)
+    for bound in found[1:]:  # Wilson's bounds solve this equation
+        assert (p - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / trials, rel=1e-9)
 
 
 def test_draws_that_are_independent_nearly_all_count():

@@ -221,8 +221,9 @@ def test_colours_of_the_bar_are_those_of_the_lines():
 @pytest.mark.parametrize("rows", [strengths, recorded])
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_few_layers_are_named(rows, count):
-    profile, course = draw(rows(count))
-    assert labels(course) == [f"layer{i}" for i in range(count)]
+    profile, course = draw(rows(count, name="a long name of a layer {}"))
+    assert labels(course) == [f"a long name of a layer {i}" for i in range(count)]
+    assert course.get_window_extent().width > 250
     legend = course.get_legend().get_window_extent()
     assert legend.x0 >= course.get_window_extent().x1  # it hides nothing
     assert legend.x1 <= course.figure.bbox.x1 + 1
@@ -417,6 +418,7 @@ def test_empty_tables(columns):
         CONSISTENCY_COLUMNS,
         ["layer", "layer_index", "sensitivity"],
         ["max_displacement", "layer", "layer_index", "sensitivity"],
+        ["step", *SENSITIVITY_COLUMNS],
         [name for name in COMPARISON_COLUMNS if name != "reference"],
         ["a"],
         [],
