@@ -252,6 +252,10 @@ def test_convolutions_of_other_models_are_not_pooling():
         new = ds.swap_downsampling(keras.Model(inputs, convolution(tensor)), "subsample")
         assert type(new.layers[-1]) is type(convolution)
         assert isinstance(new.get_layer("pool"), Subsample2D)
+    without_bn = layers.Conv2D(3, 2, 2, name="block1_downsample_conv", use_bias=False)(tensor)
+    without_bn = layers.ReLU(name="block1_downsample")(without_bn)
+    new = ds.swap_downsampling(keras.Model(inputs, without_bn), "subsample")
+    assert [type(layer) for layer in new.layers[2:]] == [layers.Conv2D, layers.ReLU]
 
 
 # ---- other models ----
