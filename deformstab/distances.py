@@ -5,8 +5,13 @@ from 0 (same direction) over 1 (orthogonal) to 2. All sums are written as sums o
 differences: 1 - x·y/(|x||y|) in float32 would lose the leading digits of a small distance.
 """
 
+import functools
+
+import keras
 import numpy as np
 from keras import ops
+
+from deformstab.backend import compiled
 
 METRICS = ("cosine", "euclidean")
 
@@ -55,7 +60,7 @@ def euclidean_distance(x, y):
     ds.euclidean_distance(x, y)
     ```
     """
-    return _norm(x - y)[:, 0]
+    return _norm(x - y)
 
 
 def pairwise_distances(x, metric: str) -> np.ndarray:
@@ -70,12 +75,12 @@ def pairwise_distances(x, metric: str) -> np.ndarray:
     """
     if metric == "cosine":
         return 0.5 * pair_squares(unit(x))
-    scale = float(_safe(ops.max(ops.abs(x))))
-    return np.sqrt(pair_squares(x / scale)) * scale
+    scale = float(ops.max(_largest(x)))
+    return np.sqrt(pair_squares(x, scale)) * scale
 
 
-def pair_squares(x, memory: float = 1 << 28) -> np.ndarray:
-    """Squared Euclidean distances between all pairs of rows.
+def pair_squares(x, scales=1.0, memory: float = 1 << 28) -> np.ndarray:
+    """Squared Euclidean distances between all pairs of rows, each over its scale.
 
     From inner products of rows that were centred first: distances do not depend on a common shift,
     and inner products of what is left cancel less. Pairs that are close all the same (a tenth of
@@ -83,15 +88,17 @@ def pair_squares(x, memory: float = 1 << 28) -> np.ndarray:
     equal rows.
 
     Args:
-        x: [rows, features], float32 or better, of a size whose squares neither over- nor underflow.
+        x: [rows, features], float32 or better.
+        scales: a number or [rows, 1] that brings rows to a size whose squares neither over- nor
+            underflow.
         memory: bytes that close pairs may take.
 
     Returns:
         float64 [rows, rows], symmetric; the diagonal is zero.
     """
-    x = x - ops.mean(x, axis=0, keepdims=True)
-    # Not ops.matmul, which computes float64 in float32 on PyTorch.
-    products = ops.convert_to_numpy(x @ ops.transpose(x)).astype("float64")
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    x, products = _centred(dtype)(x, ops.broadcast_to(ops.cast(scales, dtype), (x.shape[0], 1)))
+    products = ops.convert_to_numpy(products).astype("float64")
     squares = np.diagonal(products)
     both = squares[:, None] + squares
     squared = both - 2 * products
@@ -105,6 +112,18 @@ def pair_squares(x, memory: float = 1 << 28) -> np.ndarray:
     return squared + squared.T
 
 
+@functools.cache
+def _centred(dtype):
+    """(rows over scales less their mean, inner products of all pairs), compiled for any shape."""
+
+    def centred(x, scales):
+        x = x / scales
+        x = x - ops.mean(x, axis=0, keepdims=True)
+        return x, x @ ops.transpose(x)  # ops.matmul computes float64 in float32 on PyTorch
+
+    return compiled(centred, ((None, None), dtype), ((None, 1), dtype), jit=False)
+
+
 def unit(x):
     """Rows scaled to length one, without overflow; a row of zeros becomes NaN."""
     x = x / ops.max(ops.abs(x), axis=-1, keepdims=True)
@@ -112,26 +131,33 @@ def unit(x):
 
 
 def scaled(x):
-    """(x over each row's largest absolute entry, that entry, the squares of the scaled rows).
+    """(x over each row's largest absolute entry, those entries, the squares of the scaled rows).
 
-    What distances and lengths are computed from without overflow, with few passes over memory.
-    A row of zeros stays one; of a row with an entry that is not finite the squares are not either.
+    What distances and lengths are computed from without over- or underflow. A row of zeros stays
+    one; of a row with an entry that is not finite the squares are not either.
     """
-    largest = ops.max(ops.abs(x), axis=-1)
-    x = x / _safe(largest)[:, None]
-    return x, largest, ops.sum(ops.square(x), axis=-1)
+    largest = _largest(x)
+    x = x / largest[..., None]
+    return x, largest, sum_of_squares(x)
 
 
 def cosine_distance_of_scaled(x, y, x_squares, y_squares):
     """`cosine_distance` of rows that `scaled` gave, with their squares."""
     ratio = ops.sqrt(x_squares / y_squares)
-    return 0.5 * ops.sum(ops.square(x - ratio[:, None] * y), axis=-1) / x_squares
+    return 0.5 * sum_of_squares(x - ratio[..., None] * y) / x_squares
+
+
+def sum_of_squares(x):
+    """Of the entries of each row."""
+    return ops.sum(ops.square(x), axis=-1)
 
 
 def _norm(x):
-    scale = _safe(ops.max(ops.abs(x), axis=-1, keepdims=True))
-    return scale * ops.sqrt(ops.sum(ops.square(x / scale), axis=-1, keepdims=True))
+    scale = _largest(x)
+    return scale * ops.sqrt(sum_of_squares(x / scale[..., None]))
 
 
-def _safe(scale):
-    return ops.where(scale == 0, ops.ones_like(scale), scale)
+def _largest(x):
+    """The largest absolute entry of each row; of zeros 1, to divide by."""
+    largest = ops.maximum(ops.max(x, axis=-1), -ops.min(x, axis=-1))
+    return ops.where(largest == 0, ops.ones_like(largest), largest)

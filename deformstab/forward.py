@@ -9,10 +9,15 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
-from deformstab.distances import cosine_distance_of_scaled, euclidean_distance, scaled
+from deformstab.distances import (
+    cosine_distance_of_scaled,
+    euclidean_distance,
+    scaled,
+    sum_of_squares,
+)
 from deformstab.representations import flat_rows, watch
 
-_WORKSPACE = 6  # tensors of the largest layer's size that a forward pass has in memory at once
+_WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,8 @@ class Batch:
         images: [b], indices.
         draws: [d], indices; none if nothing was deformed.
         apart: name → [b, d], distances of an image to its deformed selves.
-        lengths: name → [b], of the images' representations.
-        largest: name → [b, 1 + d], largest absolute entry of the representations, the image's own
-            first; NaN if an entry is not finite.
+        lengths: name → float64 [b, 1 + d], of the representations, the image's own first; NaN if an
+            entry is not finite.
         rows: name → [b, entries], of the images.
         missing: names of what has no row for each image after all.
     """
@@ -34,7 +38,6 @@ class Batch:
     draws: np.ndarray
     apart: dict
     lengths: dict
-    largest: dict
     rows: dict
     missing: set
 
@@ -61,13 +64,15 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
         step = _step(model, images, part.inputs, part.draws_at_once, names, keep, metric)
-        apart, lengths, largest, rows = step(*part.inputs, *part.moved)
+        apart, scales, squares, rows = step(*part.inputs, *part.moved)
         yield Batch(
             part.images,
             part.draws,
             {name: part.cut(x) for name, x in apart.items()},
-            {name: part.cut(x)[:, 0] for name, x in lengths.items()},
-            {name: part.cut(x, before=1) for name, x in largest.items()},
+            {
+                name: part.cut(scales[name], 1) * np.sqrt(part.cut(squares[name], 1), dtype=float)
+                for name in apart
+            },
             {name: x[: len(part.images)] for name, x in rows.items()},
             {name for name, _ in names if name not in apart},
         )
@@ -162,14 +167,14 @@ def _step(model, images, inputs, draws, names, spans, metric):
 
 
 def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
-    """One forward pass: (distances, lengths, largest entries, rows), each name → tensor."""
+    """One forward pass: (distances, scales, squares, rows), each name → tensor."""
     inputs = list(tensors)
     count = inputs[0].shape[0]
     if draws:
         *inputs, moved = tensors
         inputs = joined(inputs, moved, place)
     batch = count * (1 + draws)
-    apart, lengths, largest, kept = {}, {}, {}, {}
+    apart, scales, squares, kept = {}, {}, {}, {}
     wanted = {*names, *spans}
 
     def reduce(name, _, output):
@@ -179,29 +184,40 @@ def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
             # A row as long as the batch (similarities within it) depends on the other images.
             if rows is not None and names.get(name) in (None, rows.shape[1]):
                 if name in names:
-                    apart[name], lengths[name], entries = _distances(rows, count, draws, metric)
-                    both = [entries[:count, None], ops.reshape(entries[count:], (count, draws))]
-                    largest[name] = ops.concatenate(both, axis=1)
+                    reduced = _distances(rows, count, draws, metric)
+                    apart[name], scales[name], squares[name] = reduced
                 if name in spans:
                     start, stop = spans[name]
-                    kept[name] = rows[:count, start:stop]
+                    # A slice may be a view, which keeps the rows of deformed images in memory.
+                    kept[name] = ops.take(rows[:, start:stop], np.arange(count), axis=0)
         return not wanted
 
     watch(model, pack(inputs), inputs[place], reduce)
-    return apart, lengths, largest, kept
+    return apart, scales, squares, kept
 
 
 def _distances(rows, count, draws, metric):
-    """(distances of images and deformed selves, lengths of images, largest entries of all)."""
-    shares, largest, squares = scaled(rows)
-    repeated = (ops.repeat(x[:count], draws, axis=0) for x in (rows, shares, squares))
-    clean, clean_shares, clean_squares = repeated
-    if metric == "cosine":
-        apart = cosine_distance_of_scaled(
-            clean_shares, shares[count:], clean_squares, squares[count:]
-        )
-    else:
-        apart = euclidean_distance(clean, rows[count:])
-    lengths = largest[:count] * ops.sqrt(squares[:count])
-    # A maximum may miss what is not finite, the squares do not.
-    return apart, lengths, ops.where(ops.isfinite(squares), largest, float("nan"))
+    """(distances of images to deformed selves [count, draws], scales and squares of all rows).
+
+    The length of a row is its scale · √squares, which may not be a float32: images come first, and
+    both are [count, 1 + draws].
+    """
+
+    def parted(x):
+        moved = ops.reshape(x[count:], (count, draws, *x.shape[1:]))
+        return ops.expand_dims(x[:count], 1), moved
+
+    def distances(shares, scales, squares):
+        if metric == "cosine":
+            apart = cosine_distance_of_scaled(*parted(shares), *parted(squares))
+        else:
+            apart = euclidean_distance(*parted(rows))
+        return apart, *(ops.concatenate(parted(x), axis=1) for x in (scales, squares))
+
+    squares = sum_of_squares(rows)
+    ordinary = ops.all(ops.logical_and(squares > 1e-20, squares < 1e30))  # not so for NaN
+    return ops.cond(
+        ordinary,
+        lambda: distances(rows, ops.ones_like(squares), squares),
+        lambda: distances(*scaled(rows)),  # takes twice as long
+    )

@@ -12,7 +12,7 @@ from deformstab.forward import batches
 from deformstab.representations import NO_ROWS, Representation
 
 # Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
-_ROWS, _FORWARD, _PAIRS = 0.6, 0.3, 0.1
+_ROWS, _FORWARD, _PAIRS = 0.7, 0.25, 0.05
 
 
 @dataclass
@@ -24,14 +24,14 @@ class LayerDistances:
         note: why there is nothing, or "".
         apart: [images, draws], distances of each image to its deformed selves.
         pairs: [images, images], distances between images; symmetric.
-        largest: the largest absolute entry of a representation.
+        length: of the longest representation.
     """
 
     representation: Representation
     note: str = ""
     apart: np.ndarray | None = None
     pairs: np.ndarray | None = None
-    largest: float = np.nan
+    length: float = np.nan
 
 
 def layer_distances(model, images, layers, metric, batch_size, memory_limit, progress):
@@ -69,21 +69,19 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
     found = {each.name: LayerDistances(each, each.note) for each in layers}
     places = {each.name: place for place, each in enumerate(layers)}
     apart = {each.name: np.full((count, images.draws), np.nan) for each in measurable}
-    largest = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
-    lengths = {each.name: np.full(count, np.nan) for each in measurable}
+    lengths = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
     kept = {}
     for batch in run(measurable, passes[0] if passes else {}, deform=True):
         here = batch.images[:, None]
         for name in batch.apart:
             apart[name][here, batch.draws] = batch.apart[name]
-            lengths[name][batch.images] = batch.lengths[name]
-            largest[name][here, [0, *(1 + batch.draws)]] = batch.largest[name]
+            lengths[name][here, [0, *(1 + batch.draws)]] = batch.lengths[name]
         _collect(kept, batch)
     for each in measurable:
         missing = each.name in batch.missing
-        note = NO_ROWS if missing else _what_is_broken(largest[each.name], metric)
-        limits = apart[each.name], None, largest[each.name].max()
-        found[each.name] = LayerDistances(each, note, *limits)
+        note = NO_ROWS if missing else _what_is_broken(lengths[each.name], metric)
+        length = lengths[each.name].max()
+        found[each.name] = LayerDistances(each, note, apart[each.name], None, length)
     for name in [name for name, layer in found.items() if layer.note]:
         yield places[name], found.pop(name)
 
@@ -94,8 +92,8 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
             for batch in run([found[name].representation for name in spans], spans, deform=False):
                 _collect(kept, batch)
         for name, (_, stop) in spans.items():
-            scale = found[name].largest or 1.0
-            scales = lengths[name] if metric == "cosine" else np.full(count, scale)
+            scale = found[name].length or 1.0
+            scales = lengths[name][:, 0] if metric == "cosine" else np.full(count, scale)
             more = _squares(kept.pop(name), scales, _PAIRS * memory_limit)
             squares[name] = squares.get(name, 0) + more
             if stop == found[name].representation.features:
@@ -137,24 +135,27 @@ def _collect(kept: dict, batch) -> None:
 def _squares(parts: list, scales, memory: float) -> np.ndarray:
     """Squared distances between all rows, which came in parts, each over its scale.
 
-    Some entries at a time; scales are [images].
+    Some entries at a time; scales are float64 [images].
     """
-    count, entries = sum(len(part) for part in parts), parts[0].shape[1]
-    scales = ops.convert_to_tensor(scales[:, None], parts[0].dtype)
+    count, entries = len(scales), parts[0].shape[1]
+    within = np.clip(scales, 1e-30, 1e30)[:, None]  # what a float32 can say
+    beyond = scales[:, None] / within
     step = max(1, int(memory / (4 * 4 * count)))  # four bytes, in four tensors at once
     total = np.zeros((count, count))
     for start in range(0, entries, step):
         some = [part[:, start : start + step] for part in parts]
         some = some[0] if len(some) == 1 else ops.concatenate(some)
-        total += pair_squares(some / scales, memory)
+        if (beyond != 1).any():
+            some = some / ops.cast(beyond, some.dtype)
+        total += pair_squares(some, within, memory)
     return total
 
 
-def _what_is_broken(largest, metric) -> str:
-    """Of the largest entries of representations [images, 1 + draws]: a note, or ""."""
-    broken = f"representation for {{}} of {math.prod(largest.shape)} images, deformed or not"
-    if not np.isfinite(largest).all():
-        return "non-finite " + broken.format((~np.isfinite(largest)).sum())
-    if metric == "cosine" and (largest == 0).any():
-        return "zero " + broken.format((largest == 0).sum()) + ": it has no direction"
+def _what_is_broken(lengths, metric) -> str:
+    """Of the lengths of representations [images, 1 + draws]: a note, or ""."""
+    broken = f"representation for {{}} of {math.prod(lengths.shape)} images, deformed or not"
+    if not np.isfinite(lengths).all():
+        return "non-finite " + broken.format((~np.isfinite(lengths)).sum())
+    if metric == "cosine" and (lengths == 0).any():
+        return "zero " + broken.format((lengths == 0).sum()) + ": it has no direction"
     return ""

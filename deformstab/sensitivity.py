@@ -15,7 +15,7 @@ from deformstab.tables import DISTANCE_COLUMNS, SENSITIVITY_COLUMNS, table
 MEMORY_LIMIT = 2 * 2**30  # bytes
 _PATIENCE = 3  # seconds until a progress bar appears
 # Below this the distances between images are rounding: float32 unit vectors have an error of 1e-7,
-# which is 1e-14 in squares; Euclidean distances are compared with the largest entry.
+# which is 1e-14 in squares; Euclidean distances are compared with the longest representation.
 _COSINE_RESOLUTION = 1e-12
 _EUCLIDEAN_RESOLUTION = 1e-6
 
@@ -248,7 +248,7 @@ def sensitivity_columns(layer, metric, intervals, draws=slice(None)) -> dict:
             values = apart.mean(), baseline, apart.mean() / baseline, np.nan, np.nan
     resolution = _COSINE_RESOLUTION
     if metric == "euclidean":
-        resolution = _EUCLIDEAN_RESOLUTION * layer.largest
+        resolution = _EUCLIDEAN_RESOLUTION * layer.length
     if values[1] <= resolution:
         what = "constant up to a factor" if metric == "cosine" else "constant"
         return {"note": f"{what} representation: the median distance between images is zero"}

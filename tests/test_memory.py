@@ -7,6 +7,7 @@ import weakref
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import BACKEND, natural_images, needs_double, numpy, randomize
 from keras import layers, ops
@@ -210,6 +211,37 @@ def test_tiny_and_huge_activations(images, metric, factor):
         assert table["baseline"][0] > 0.1
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("memory_limit", [400, HUGE])
+def test_activations_whose_length_no_float32_says(images, metric, memory_limit):
+    """Though it says their entries, and distances to deformed images."""
+    images = images / np.abs(images).max()
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Rescaling(3e38, name="scaled")(inputs))
+    assert np.linalg.norm(3e38 * images.astype("float64"), axis=(1, 2)).max() > 3.5e38
+    table = measure(model, images, metric=metric, memory_limit=memory_limit)
+    assert (table["note"] == "").all()
+    np.testing.assert_allclose(table["sensitivity"][1], table["sensitivity"][0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_batch_with_a_huge_image(images, metric):
+    """Rows are scaled one by one where one of them needs it."""
+    images = images.copy()
+    images[3] *= 1e18
+    images[5] *= 1e-18
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Activation("linear", name="same")(inputs))
+    whole = measure(model, images, metric=metric, batch_size=32)
+    alone = measure(model, images, metric=metric, batch_size=1)
+    pd.testing.assert_frame_equal(whole, alone, rtol=1e-6)
+    if metric == "cosine":
+        images[3] *= 1e-18
+        images[5] *= 1e18
+        plain = measure(model, images)
+        np.testing.assert_allclose(whole["sensitivity"], plain["sensitivity"], rtol=1e-5)
+
+
 @needs_double
 @pytest.mark.parametrize("metric", METRICS)
 def test_networks_of_float64(images, metric):
@@ -294,7 +326,10 @@ def kept(monkeypatch):
         largest["passes"] += 1
         for batch in forward.batches(*args, **kwargs):
             for rows in batch.rows.values():
-                alive.append((weakref.ref(rows), 4 * math.prod(rows.shape)))
+                size = 4 * math.prod(rows.shape)
+                if BACKEND == "torch":  # a view would keep all of what it is of
+                    assert rows.untyped_storage().nbytes() == size
+                alive.append((weakref.ref(rows), size))
             del rows
             alive[:] = [(ref, size) for ref, size in alive if ref() is not None]
             largest["rows"] = max(largest["rows"], sum(size for _, size in alive))
@@ -315,11 +350,11 @@ def test_rows_stay_below_the_limit(kept, memory_limit):
     model = wide_network()
     measure(model, images, memory_limit=memory_limit, batch_size=8)
     whole = 20 * 4 * sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
-    assert 0 < kept["rows"] <= min(0.6 * memory_limit, whole)
-    assert 0 < kept["pairs"] <= 0.1 * memory_limit / 4
+    assert 0 < kept["rows"] <= min(0.7 * memory_limit, whole)
+    assert 0 < kept["pairs"] <= 0.05 * memory_limit / 4
     # No more passes than it takes, and each almost full.
-    assert math.ceil(whole / (0.6 * memory_limit)) <= kept["passes"]
-    assert kept["passes"] <= 1.1 * whole / (0.6 * memory_limit) + 1
+    assert math.ceil(whole / (0.7 * memory_limit)) <= kept["passes"]
+    assert kept["passes"] <= 1.1 * whole / (0.7 * memory_limit) + 1
 
 
 @pytest.mark.parametrize("chosen", [None, "end"])
@@ -338,7 +373,7 @@ def test_a_forward_pass_stays_below_the_limit(monkeypatch, chosen):
     largest = 8 * 8 * 16 * 4  # of the first convolution
     for fit, draws in ((2, 1), (6, 5), (40, 1)):
         sizes.clear()
-        limit = fit * 6 * largest / 0.3 + 1000
+        limit = fit * 3 * largest / 0.25 + 1000
         options = {"layers": chosen, "memory_limit": limit, "deformations": draws}
         table = measure(model, images, batch_size=32, **options)
         assert table.set_index("layer").loc["end", "sensitivity"] > 0
