@@ -324,11 +324,13 @@ def kept(monkeypatch):
 
     def watched(*args, **kwargs):
         largest["passes"] += 1
+        longest = 0
         for batch in forward.batches(*args, **kwargs):
             for rows in batch.rows.values():
                 size = 4 * math.prod(rows.shape)
-                if BACKEND == "torch":  # a view would keep all of what it is of
-                    assert rows.untyped_storage().nbytes() == size
+                longest = max(longest, len(rows))
+                if BACKEND == "torch":  # a view keeps all of what it is of: here what fills it up
+                    assert rows.untyped_storage().nbytes() <= size / len(rows) * longest
                 alive.append((weakref.ref(rows), size))
             del rows
             alive[:] = [(ref, size) for ref, size in alive if ref() is not None]
