@@ -30,12 +30,12 @@ reproduce: $(STAMP)
 	.venv/bin/python bin/reproduce_figures --preset=quick $(FLAGS)
 
 test: $(STAMP)-test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2
 
 test-backends: test-jax test-torch
 
 test-jax test-torch: test-%: .venv-%/installed
-	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest $(BACKEND_TESTS)
+	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest --numprocesses 2 $(BACKEND_TESTS)
 
 applications: $(STAMP)-test
 	.venv/bin/python examples/keras_applications.py

@@ -19,7 +19,7 @@ from deformstab import splines
 
 PACKAGE = pathlib.Path(ds.__file__).parent
 ORDER = [  # the path of the data: a module imports only from modules above it
-    *("tables", "splines", "backend", "warp", "deformation", "addons", "downsampling"),
+    *("tables", "splines", "backend", "warp", "flows", "deformation", "addons", "downsampling"),
     *("strided", "initializers", "models", "swapping"),
     *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
     *("measurement", "sensitivity", "comparisons", "consistency", "plots"),

@@ -50,6 +50,34 @@ def test_affine_motion_is_reproduced(grid, height, width):
     np.testing.assert_allclose(found, pixels @ linear + shift, rtol=0, atol=1e-10)
 
 
+def test_small_images_have_no_lattice():
+    for grid, height, width in CASES:
+        lattice = splines.flow_lattice(grid, height, width, "float64")
+        assert (lattice.rows, lattice.columns, lattice.step) == (height, width, 1)
+        assert lattice.matrix is splines.spline_matrix(grid, height, width, "float64", 1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "height", "width"),
+    [((5, 5), 2048, 2048), ((10, 10), 1024, 1024), ((4, 7), 1100, 1301), ((3, 3), 1500, 2211)],
+)
+def test_the_lattice_of_a_large_image(grid, height, width):
+    """Its pixels are rows -step, 0, step, … to the second beyond; it is small, and fine enough."""
+    rows, columns, step = splines.flow_lattice(grid, height, width)[1:]
+    assert step > 1
+    assert step <= min((height - 1) / (grid[0] - 1), (width - 1) / (grid[1] - 1)) / 40
+    matrix = splines.flow_lattice(grid, height, width).matrix
+    assert matrix.nbytes < 0.3 * 4 * height * width * grid[0] * grid[1]
+    ends = [(height, rows), (width, columns)]
+    assert all((count - 4) * step < side <= (count - 3) * step for side, count in ends)
+    chosen = np.random.default_rng(0).choice(rows * columns, 500, replace=False)
+    pixels = (np.stack(np.unravel_index(chosen, (rows, columns)), axis=1) - 1) * step
+    displacements = np.random.default_rng(1).uniform(-10, 10, (grid[0] * grid[1], 2))
+    points = grid_points(*grid, height, width)
+    spline = RBFInterpolator(points, displacements, kernel="thin_plate_spline", degree=1)
+    np.testing.assert_allclose(matrix[chosen] @ displacements, spline(pixels), rtol=0, atol=1e-4)
+
+
 def test_control_points_get_their_own_values():
     matrix = splines.spline_matrix((5, 3), 33, 21).reshape(33, 21, 15)
     at_points = matrix[::8, ::10].reshape(15, 15)  # control points are pixels here
@@ -186,3 +214,14 @@ def test_folding_is_warned_of_with_its_rate():
     with pytest.warns(UserWarning, match=rf"^{rate:.0%} of the deformations .* fold .* 28×28"):
         splines.warn_if_folding((3, 3), (8.0, 8.0), 28, 28)
     splines.warn_if_folding((3, 3), (2.0, 2.0), 32, 32)  # the paper's: silent
+
+
+def test_statistics_of_a_large_image_are_those_of_a_small_one():
+    """Scaled with its displacements, an image folds in the same places."""
+    draws = np.random.default_rng(0).uniform(-1, 1, (60, 25, 2))
+    small, small_folds = splines.flow_statistics(draws * 7.5, (5, 5), 65, 65)
+    large, large_folds = splines.flow_statistics(draws * 7.5 * 1280 / 64, (5, 5), 1281, 1281)
+    assert splines.flow_lattice((5, 5), 1281, 1281).step > 1
+    np.testing.assert_allclose(large / 400, small, rtol=0.02)
+    assert 0.2 < small_folds.mean() < 0.9
+    assert abs(large_folds.mean() - small_folds.mean()) <= 0.1
