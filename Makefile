@@ -15,13 +15,16 @@ BACKEND_TESTS ?= $(filter-out tests/test_paper_%.py tests/test_bin.py tests/test
   $(wildcard tests/test_*.py))
 # A version of which a build for CPUs exists: the newest may bring gigabytes for GPUs.
 TORCH ?= torch==2.13.0
+# tensorflow-addons, which the benchmarks compare with, knows no later Python.
+PYTHON311 ?= python3.11
 
-.PHONY: help reproduce test test-backends test-jax test-torch applications lint format clean
+.PHONY: help reproduce test test-backends test-jax test-torch bench bench-growth applications lint format clean
 
 help:
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
+	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
 	@echo "make applications   measures and swaps every model of keras.applications, into docs"
 	@echo "make lint        style and formatting"
 	@echo "make clean       removes .venv* and caches; results stay"
@@ -37,6 +40,12 @@ test-backends: test-jax test-torch
 test-jax test-torch: test-%: .venv-%/installed
 	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest --numprocesses 2 $(BACKEND_TESTS)
 
+bench: .venv-bench/installed .venv-tfa/installed
+	.venv-bench/bin/python benchmarks/run.py $(FLAGS)
+
+bench-growth: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/growth.py $(FLAGS)
+
 applications: $(STAMP)-test
 	.venv/bin/python examples/keras_applications.py
 
@@ -48,7 +57,7 @@ format: $(STAMP)-test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-.venv/bin/python .venv-jax/bin/python .venv-torch/bin/python:
+.venv/bin/python .venv-jax/bin/python .venv-torch/bin/python .venv-bench/bin/python:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null || \
 	  { echo "deformstab needs Python 3.11 or later; say which with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(@:/bin/python=)
@@ -56,6 +65,17 @@ format: $(STAMP)-test
 .venv-jax/installed .venv-torch/installed: .venv-%/installed: .venv-%/bin/python setup.cfg
 	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
 	  $(if $(filter torch,$*),"$(TORCH)") --editable ".[$*,test]"
+	@touch $@
+
+.venv-bench/installed: .venv-bench/bin/python setup.cfg benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --editable ".[$(BACKEND),reproduce]" --requirement benchmarks/requirements.txt
+	@touch $@
+
+.venv-tfa/installed: benchmarks/requirements-tfa.txt
+	$(PYTHON311) -m venv .venv-tfa
+	.venv-tfa/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --requirement benchmarks/requirements-tfa.txt
 	@touch $@
 
 $(STAMP): .venv/bin/python setup.cfg
@@ -67,5 +87,5 @@ $(STAMP)-test: $(STAMP)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-jax .venv-torch build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-jax .venv-torch .venv-bench .venv-tfa build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -114,14 +114,9 @@ def _train(model, experiment, data) -> dict:
         variable.assign(ops.zeros_like(variable))
     model.optimizer.learning_rate = experiment.learning_rate
     for epoch in range(experiment.epochs):
-        order = np.random.default_rng([experiment.seed, 1, epoch]).permutation(len(data.x_train))
-        history = model.fit(
-            data.x_train[order],
-            data.y_train[order],
-            batch_size=experiment.batch_size,
-            shuffle=False,
-            verbose=0,
-        ).history
+        history = train_epoch(
+            model, data.x_train, data.y_train, experiment.batch_size, experiment.seed, epoch
+        )
     outputs = reestimate_batch_normalization(model, data.x_train, experiment.batch_size)
     return {
         "epochs": experiment.epochs,
@@ -133,6 +128,13 @@ def _train(model, experiment, data) -> dict:
         "accuracy_train": _accuracy(model.predict(data.x_train, verbose=0), data.y_train),
         "accuracy_test": _accuracy(model.predict(data.x_test, verbose=0), data.y_test),
     }
+
+
+def train_epoch(model, images, labels, batch_size, seed, epoch) -> dict:
+    """One epoch of `fit`, in an order that depends on seed and epoch only; its history."""
+    order = np.random.default_rng([seed, 1, epoch]).permutation(len(images))
+    options = {"batch_size": batch_size, "shuffle": False, "verbose": 0}
+    return model.fit(images[order], labels[order], **options).history
 
 
 def _accuracy(logits, labels) -> float:

@@ -1,0 +1,129 @@
+"""What is compared with what: the rows of the tables."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case, timed side by side.
+
+    Attributes:
+        name: of the case.
+        candidates: label → (module:function, arguments), the first one is what the others are
+            compared with: their time over its time.
+        goals: label → (at least or at most, a number) for that ratio, where there is one.
+        images: a call.
+        slow: labels whose calls take over a second: one call a round.
+    """
+
+    name: str
+    candidates: dict
+    goals: dict = field(default_factory=dict)
+    images: int = 1
+    slow: tuple = ()
+
+
+def _deformation(name, images, side, points, reach, goals, without=()):
+    case = {"images": images, "side": side, "points": points, "reach": reach}
+    functions = {
+        "deformstab, compiled": "compiled",
+        "deformstab, eager": "eager",
+        "deformstab, tf.data": "in_tf_data",
+        "tensorflow-addons": "tensorflow_addons",
+        "Keras RandomElasticTransform": "keras_elastic",
+        "kornia": "kornia",
+        "albumentations": "albumentations",
+        "OpenCV remap, flow known": "opencv_remap",
+    }
+    chosen = {label: f for label, f in functions.items() if label not in without}
+    candidates = {label: (f"deformations:{f}", case) for label, f in chosen.items()}
+    slow = ("tensorflow-addons", "Keras RandomElasticTransform", "kornia", "albumentations")
+    return Comparison(name, candidates, goals, images, slow)
+
+
+_CIFAR = {"name": "cifar", "images": 128, "side": 32}
+_VGG16 = {"name": "VGG16", "images": 128, "side": 224}
+_OURS = {"deformstab, eager": ("most", 1.2), "deformstab, tf.data": ("most", 1.2)}
+
+COMPARISONS = [
+    _deformation(
+        *("128 × 32×32×3, 3×3 points", 128, 32, 3, 2.0),
+        {
+            **_OURS,
+            "tensorflow-addons": ("least", 6),
+            "Keras RandomElasticTransform": ("least", 20),
+            "OpenCV remap, flow known": ("least", 1),
+        },
+    ),
+    _deformation(
+        *("32 × 224×224×3, 5×5 points", 32, 224, 5, 10.0),
+        {
+            **_OURS,
+            "tensorflow-addons": ("least", 9),
+            "Keras RandomElasticTransform": ("least", 25),
+            "kornia": ("least", 20),
+            "albumentations": ("least", 8),
+            "OpenCV remap, flow known": ("least", 1 / 1.4),
+        },
+    ),
+    _deformation(
+        *("1 × 2048×2048×3, 5×5 points", 1, 2048, 5, 40.0),
+        {"albumentations": ("least", 10)},
+        without=("tensorflow-addons", "Keras RandomElasticTransform", "kornia"),
+    ),
+    Comparison(
+        "gradient, 32 × 224×224×3",
+        {
+            label: (f"deformations:{f}", {"images": 32, "side": 224, "points": 5, "reach": 10.0})
+            for label, f in (
+                ("the loss alone", "loss_alone"),
+                ("loss and gradient", "displacements_gradient"),
+            )
+        },
+        {"loss and gradient": ("most", 4)},
+        32,
+    ),
+    Comparison(
+        "measure_sensitivity, the paper's CIFAR-10 network, 128 images",
+        {
+            "without intervals": ("measurements:sensitivity", {**_CIFAR, "intervals": False}),
+            "with intervals": ("measurements:sensitivity", _CIFAR),
+            "compiled forward pass": ("measurements:forward", _CIFAR),
+            "model.predict": ("measurements:predict", _CIFAR),
+            "a measurement of the callback": ("measurements:callback", _CIFAR),
+        },
+        {"compiled forward pass": ("least", 1 / 1.3), "model.predict": ("least", 1)},
+        256,
+    ),
+    Comparison(
+        "measure_sensitivity, VGG16 at 224², 128 images, every layer",
+        {
+            "with intervals": ("measurements:sensitivity", _VGG16),
+            "model.predict": ("measurements:predict", _VGG16),
+        },
+        {"model.predict": ("least", 0.5)},
+        256,
+        ("with intervals", "model.predict"),
+    ),
+    Comparison(
+        "training, an epoch of 1,024 images",
+        {
+            "reproduction": ("measurements:reproduction", {"images": 1024}),
+            "model.fit": ("measurements:keras_fit", {"images": 1024}),
+            "a loop of one's own": ("measurements:bare_loop", {"images": 1024}),
+        },
+        {"model.fit": ("least", 0.97), "a loop of one's own": ("least", 0.97)},
+        1024,
+    ),
+    Comparison(
+        "import",
+        {
+            "keras, pandas, deformstab": (
+                "measurements:imports",
+                {"modules": "keras, pandas, deformstab"},
+            ),
+            "keras, pandas": ("measurements:imports", {"modules": "keras, pandas"}),
+        },
+        slow=("keras, pandas, deformstab", "keras, pandas"),
+    ),
+]

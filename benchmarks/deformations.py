@@ -1,0 +1,140 @@
+"""Random deformations of a batch of images, by this package and by what a user would pick instead.
+
+Each function takes a case, makes four batches of random images, and returns a function of a number
+that deforms one of them. All draw new deformations at every call, except `opencv_remap`, which
+knows its flow. Every package is imported inside, since no environment has them all.
+"""
+
+import numpy as np
+from worker import THREADS
+
+
+def batches(images, side):
+    rng = np.random.default_rng(0)
+    return [rng.uniform(0, 1, (images, side, side, 3)).astype("float32") for _ in range(4)]
+
+
+def _on_tensorflow(images, side, function):
+    import tensorflow as tf
+
+    given = [tf.constant(batch) for batch in batches(images, side)]
+    return lambda number: function(given[number % 4]).numpy()
+
+
+def _layer(points, reach):
+    import deformstab as ds
+
+    return ds.RandomDeformation(points, reach, seed=0)
+
+
+def compiled(images, side, points, reach):
+    import tensorflow as tf
+
+    return _on_tensorflow(images, side, tf.function(_layer(points, reach)))
+
+
+def eager(images, side, points, reach):
+    return _on_tensorflow(images, side, _layer(points, reach))
+
+
+def in_tf_data(images, side, points, reach):
+    """The step from one batch to the next, of a data set that was batched before."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(np.stack(batches(images, side))).repeat()
+    deformed = iter(dataset.map(_layer(points, reach)))
+    return lambda number: next(deformed).numpy()
+
+
+def displacements_gradient(images, side, points, reach):
+    """The gradient with respect to images and displacements, its forward pass included."""
+    import tensorflow as tf
+
+    layer = _layer(points, reach)
+
+    @tf.function
+    def gradient(images):
+        displacements = layer.draw(images.shape[0])
+        with tf.GradientTape() as tape:
+            tape.watch([images, displacements])
+            loss = tf.reduce_sum(tf.square(layer.deform(images, displacements)))
+        by_images, by_displacements = tape.gradient(loss, [images, displacements])
+        return tf.reduce_sum(by_displacements) + by_images[0, 0, 0, 0]
+
+    return _on_tensorflow(images, side, gradient)
+
+
+def loss_alone(images, side, points, reach):
+    """What `displacements_gradient` takes the gradient of."""
+    import tensorflow as tf
+
+    layer = _layer(points, reach)
+    loss = tf.function(lambda images: tf.reduce_sum(tf.square(layer(images))))
+    return _on_tensorflow(images, side, loss)
+
+
+def keras_elastic(images, side, points, reach):
+    """RandomElasticTransform, compiled; its field is Gaussian noise, smoothed."""
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.RandomElasticTransform(factor=1.0, scale=1.0, seed=0)
+    deform = tf.function(lambda images: layer(images, training=True))
+    return _on_tensorflow(images, side, deform)
+
+
+def tensorflow_addons(images, side, points, reach):
+    """sparse_image_warp (spline and warp) in a tf.function; its control points are in the input."""
+    import tensorflow as tf
+    import tensorflow_addons as tfa
+
+    ends = np.linspace(0, side - 1, points)
+    grid = np.stack(np.meshgrid(ends, ends, indexing="ij"), axis=-1).reshape(1, -1, 2)
+    sources = tf.constant(np.repeat(grid, images, axis=0), "float32")
+
+    @tf.function
+    def deform(batch):
+        targets = sources + tf.random.uniform(sources.shape, -reach, reach)
+        return tfa.image.sparse_image_warp(batch, sources, targets)[0]
+
+    return _on_tensorflow(images, side, deform)
+
+
+def kornia(images, side, points, reach):
+    """RandomThinPlateSpline; its five control points cannot be chosen."""
+    import torch
+    from kornia.augmentation import RandomThinPlateSpline
+
+    torch.set_num_threads(THREADS)
+    deform = RandomThinPlateSpline(scale=2 * reach / side, p=1.0)
+    given = [torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in batches(images, side)]
+    return lambda number: deform(given[number % 4]).numpy()
+
+
+def albumentations(images, side, points, reach):
+    """ThinPlateSpline, image by image, as it is used."""
+    import albumentations
+    import cv2
+
+    cv2.setNumThreads(THREADS)
+    scale = (reach / side, reach / side)
+    deform = albumentations.ThinPlateSpline(scale_range=scale, num_control_points=points, p=1.0)
+    given = batches(images, side)
+    return lambda number: [deform(image=image)["image"] for image in given[number % 4]]
+
+
+def opencv_remap(images, side, points, reach):
+    """OpenCV's bilinear remap alone, with the flow known: no draw, no spline."""
+    import cv2
+
+    cv2.setNumThreads(THREADS)
+    rng = np.random.default_rng(1)
+    small = rng.uniform(-reach, reach, (images, points, points, 2)).astype("float32")
+    grid = np.stack(np.indices((side, side))[::-1], axis=-1).astype("float32")
+    flows = [grid + cv2.resize(each, (side, side), interpolation=cv2.INTER_CUBIC) for each in small]
+    border = {"borderMode": cv2.BORDER_REPLICATE}
+    given = batches(images, side)
+    return lambda number: [
+        cv2.remap(image, flow, None, cv2.INTER_LINEAR, **border)
+        for image, flow in zip(given[number % 4], flows)
+    ]

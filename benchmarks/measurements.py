@@ -1,0 +1,146 @@
+"""measure_sensitivity, the callback and training, beside the passes through the network they need.
+
+As in `deformations`: each function makes its inputs, and returns a function of a number.
+"""
+
+import numpy as np
+
+
+def _images(count, side, channels=3):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(4, count, side, side, channels)).astype("float32")
+
+
+def _network(name, side=None):
+    import keras
+
+    import deformstab as ds
+
+    keras.utils.set_random_seed(0)
+    if name == "cifar":
+        model = ds.vgg((32, 32, 3), 10, ds.CIFAR10_BLOCKS, "max", seed=0)
+        return model, ds.paper_layers(model)
+    return keras.applications.VGG16(weights=None), None
+
+
+def sensitivity(name, images, side, intervals=True):
+    """`measure_sensitivity` of the paper's layers, or of all."""
+    import deformstab as ds
+
+    model, layers = _network(name)
+    given = _images(images, side)
+    options = {"layers": layers, "intervals": intervals, "progress": False}
+    return lambda number: ds.measure_sensitivity(model, given[number % 4], **options)
+
+
+def sensitivity_of_stack(images, side, depth, deformations=1):
+    """The same of every layer of a stack of equal convolutions."""
+    import keras
+
+    import deformstab as ds
+
+    inputs = keras.Input((side, side, 3))
+    tensor = inputs
+    for _ in range(depth):
+        tensor = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(tensor)
+    model = keras.Model(inputs, tensor)
+    given = _images(images, side)
+    options = {"deformations": deformations, "intervals": False, "progress": False}
+    return lambda number: ds.measure_sensitivity(model, given[number % 4], **options)
+
+
+def predict(name, images, side):
+    """`model.predict` of twice the images: themselves and their deformed selves."""
+    model, _ = _network(name)
+    given = np.concatenate([_images(images, side)] * 2, axis=1)
+    return lambda number: model.predict(given[number % 4], verbose=0)
+
+
+def forward(name, images, side):
+    """The network alone, in a tf.function, the images in memory: batches of 64 of twice as many."""
+    import tensorflow as tf
+
+    model, _ = _network(name)
+    given = np.concatenate([_images(images, side)] * 2, axis=1)
+    batches = [[tf.constant(x[i : i + 64]) for i in range(0, len(x), 64)] for x in given]
+    step = tf.function(lambda x: model(x, training=False), autograph=False)
+    return lambda number: [step(x).numpy() for x in batches[number % 4]]
+
+
+def callback(name, images, side):
+    """An epoch's end: one measurement by `SensitivityCallback`, its smoothness included."""
+    import deformstab as ds
+
+    model, layers = _network(name)
+    model.compile("sgd", "mse")
+    measured = ds.SensitivityCallback(_images(images, side)[0], layers=layers, progress=False)
+    measured.set_model(model)
+    model.optimizer.build(model.trainable_variables)
+    measured.on_train_begin()
+
+    def epoch(number):
+        measured.on_epoch_begin(number)
+        model.optimizer.iterations.assign(number + 1)
+        measured.on_epoch_end(number, {})
+
+    return epoch
+
+
+_BATCH, _BLOCKS = 64, ((2, 16), (2, 32), (2, 64))
+
+
+def _training(images):
+
+    from deformstab.paper.runs import _compiled_model
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(images, 32, 32, 3)).astype("float32")
+    return _compiled_model((32, 32, 3), 10, _BLOCKS, "max"), x, rng.integers(0, 10, images)
+
+
+def reproduction(images):
+    """An epoch as the reproduction trains it: `runs.train_epoch`, the order of the seed."""
+    from deformstab.paper.runs import train_epoch
+
+    model, x, y = _training(images)
+    return lambda number: train_epoch(model, x, y, _BATCH, 0, number)
+
+
+def keras_fit(images):
+    """An epoch of `model.fit`, as Keras' users write it."""
+    model, x, y = _training(images)
+    return lambda number: model.fit(x, y, batch_size=_BATCH, verbose=0)
+
+
+def bare_loop(images):
+    """An epoch of a loop of one's own: a compiled step, arrays in memory."""
+    import keras
+    import tensorflow as tf
+
+    model, x, y = _training(images)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(autograph=False)
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            value = loss(y, model(x, training=True))
+        variables = model.trainable_variables
+        model.optimizer.apply_gradients(zip(tape.gradient(value, variables), variables))
+        return value
+
+    def epoch(number):
+        order = np.random.default_rng(number).permutation(len(x))
+        for start in range(0, len(x), _BATCH):
+            now = order[start : start + _BATCH]
+            step(tf.constant(x[now]), tf.constant(y[now]))
+
+    return epoch
+
+
+def imports(modules):
+    """How long a fresh process takes for `import …` (python's own start included)."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", f"import {modules}"]
+    return lambda number: subprocess.run(command, check=True, capture_output=True)
