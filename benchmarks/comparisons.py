@@ -13,7 +13,8 @@ class Comparison:
             compared with: their time over its time.
         goals: label → (at least or at most, a number) for that ratio, where there is one.
         images: a call.
-        slow: labels whose calls take over a second: one call a round.
+        slow: labels whose calls take long: one call a round.
+        most_rounds: of a comparison that takes minutes.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Comparison:
     goals: dict = field(default_factory=dict)
     images: int = 1
     slow: tuple = ()
+    most_rounds: int = 1000
 
 
 def _deformation(name, images, side, points, reach, goals, without=()):
@@ -104,6 +106,7 @@ COMPARISONS = [
         {"model.predict": ("least", 0.5)},
         256,
         ("with intervals", "model.predict"),
+        3,
     ),
     Comparison(
         "training, an epoch of 1,024 images",

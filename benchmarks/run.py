@@ -46,7 +46,7 @@ def compare(comparison, rounds: int, progress) -> tuple[pd.DataFrame, dict]:
             calls[label] = int(np.clip(SECONDS / once, 1, 100)) if once else 1
         timed = {label: [] for label in workers}
         resident = {label: [] for label in workers}
-        for _ in range(rounds):
+        for _ in range(min(rounds, comparison.most_rounds)):
             for label in random.sample(list(workers), len(workers)):
                 answer = workers[label].seconds(calls[label])
                 timed[label].append(np.median(answer["seconds"]))
@@ -101,7 +101,8 @@ def main(argv):
     path = folder / "timings.csv"
     tables = [pd.read_csv(path, keep_default_na=False)] if path.exists() else []
     versions = {}
-    with tqdm(total=len(chosen) * FLAGS.rounds, unit="round") as progress:
+    total = sum(min(FLAGS.rounds, each.most_rounds) for each in chosen)
+    with tqdm(total=total, unit="round") as progress:
         for each in chosen:
             progress.set_description(each.name)
             table, found = compare(each, FLAGS.rounds, progress)

@@ -59,7 +59,19 @@ def compiled_model_step(function, model, *signature):
     if backend == "torch":
         import torch
 
-        return torch.no_grad()(scoped)
+        def evaluating(*tensors):
+            # Layers of Keras are told to infer; modules of PyTorch inside them may ask themselves.
+            modules = {m for layer in model._flatten_layers() for m in layer.modules()}
+            modes = {module: module.training for module in modules}
+            for module in modules:
+                module.training = False
+            try:
+                return scoped(*tensors)
+            finally:
+                for module, mode in modes.items():
+                    module.training = mode
+
+        return torch.no_grad()(evaluating)
     return scoped if _runs_eagerly(model) else compiled(scoped, *signature, jit=False)
 
 

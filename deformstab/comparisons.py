@@ -75,7 +75,7 @@ def sensitivity_by_strength(
     prepared = deformed_images(
         images, deformation, deformations, seed, deformed_input, max_images, strengths
     )
-    mean_square, folded = prepared.flow_statistics()
+    mean_square, folded = prepared.flow_statistics
     rows = []
     found = measured_layers(model, prepared, layers, metric, batch_size, memory_limit, progress)
     for place, layer in found:

@@ -73,7 +73,7 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
                 name: part.cut(scales[name], 1) * np.sqrt(part.cut(squares[name], 1), dtype=float)
                 for name in apart
             },
-            {name: x[: len(part.images)] for name, x in rows.items()},
+            {name: part.head(x) for name, x in rows.items()},
             {name for name, _ in names if name not in apart},
         )
 
@@ -98,6 +98,10 @@ class Part:
     moved: list
     first: bool
     last: bool
+
+    def head(self, x):
+        """What counts of a result for each image, the tensor itself if that is all."""
+        return x if len(self.images) == x.shape[0] else x[: len(self.images)]
 
     def cut(self, x, before: int = 0) -> np.ndarray:
         """What counts of a result for each image and draw, as [images, before + draws]."""

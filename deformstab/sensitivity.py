@@ -133,7 +133,7 @@ def sensitivity_table(
 ):
     """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already."""
     found = measured_layers(model, images, layers, metric, batch_size, memory_limit, progress)
-    mean_square, folded = images.flow_statistics()
+    mean_square, folded = images.flow_statistics
     rows, distances = {}, {}
     for place, layer in found:
         rows[place] = {
@@ -196,7 +196,8 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
                 metric,
                 batch_size,
                 memory_limit,
-                lambda share: bar.update(100 * share),
+                # Shares add up to one but for rounding, and tqdm warns of more.
+                lambda share: bar.update(min(100 * share, bar.total - bar.n)),
             )
 
     return measure()

@@ -38,7 +38,8 @@ class DeformedImages:
     def draws(self) -> int:
         return self.displacements.shape[1]
 
-    def flow_statistics(self):
+    @functools.cached_property
+    def flow_statistics(self) -> list:
         """(mean square length of the flow in square pixels, whether it folds): [images, draws]."""
         height, width = self.deformation.image_size(self.inputs[self.place].shape)
         moves = self.displacements.reshape(-1, *self.displacements.shape[2:])
@@ -116,7 +117,7 @@ def deformed_images(
     moves = [layer.draw(len(chosen) * deformations, seed=seed) for layer in layers]
     moves = [ops.convert_to_numpy(each).reshape(len(chosen), deformations, -1, 2) for each in moves]
     found = DeformedImages(inputs, structure, place, deformation, np.concatenate(moves, axis=1))
-    _, folded = found.flow_statistics()
+    _, folded = found.flow_statistics
     if folded.any():
         largest = deformation.max_displacement if strengths is None else max(strengths)
         warnings.warn(

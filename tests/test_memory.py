@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tqdm.auto
 from helpers import BACKEND, natural_images, needs_double, numpy, randomize
 from keras import layers, ops
 
@@ -465,3 +466,22 @@ def test_the_bar_ends_at_its_end(images, draws, memory_limit):
     assert min(shares) > 0
     assert len(shares) >= 5
     assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [12, 33, 35, 49])
+def test_the_bar_is_never_more_than_full(monkeypatch, count):
+    """tqdm warns of that when it draws it, by a rounding error already."""
+    places = []
+
+    class Bar(tqdm.auto.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            places.append(self.n / self.total)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.setattr(sensitivity, "_PATIENCE", 0)
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.Conv2D(3, 2, name="conv")(inputs))
+    measure(model, natural_images(count, 4, 4, 1), batch_size=1, progress=True)
+    assert max(places) <= 1
+    assert places[-1] == pytest.approx(1)

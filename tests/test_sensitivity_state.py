@@ -183,3 +183,20 @@ def test_a_measured_model_trains_on(images, network):
     assert (before["sensitivity"][1:] != after["sensitivity"][1:]).all()
     assert before["sensitivity"][0] == after["sensitivity"][0]
     assert isinstance(after, pd.DataFrame)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own ways")
+def test_modules_of_pytorch_are_measured_in_inference_mode(images):
+    """And the layer is in its own mode again."""
+    import torch
+
+    class Noisy(layers.Layer):
+        def call(self, inputs):
+            return torch.nn.functional.dropout(inputs, 0.9, training=self.training)
+
+    noisy = Noisy()
+    model = keras.Sequential([keras.Input(images.shape[1:]), noisy])
+    table = ds.measure_sensitivity(model, images)
+    assert table["sensitivity"][1] == pytest.approx(table["sensitivity"][0], rel=1e-5)
+    assert noisy.training
+    assert model.training

@@ -95,7 +95,7 @@ def _run(experiments, output_dir):
             name = experiment.id.rsplit("-", 1)[0]
             bar.set_description_str(f"run {next(started)} of {len(left)}: {name}")
         else:
-            bar.update(experiment.cost)
+            bar.update(min(experiment.cost, bar.total - bar.n))  # tqdm warns of more
 
     with bar:
         runs.run_all(left, output_dir, progress)
