@@ -40,6 +40,7 @@ def _deformation(name, images, side, points, reach, goals, without=()):
     chosen = {label: f for label, f in functions.items() if label not in without}
     candidates = {label: (f"deformations:{f}", case) for label, f in chosen.items()}
     slow = ("tensorflow-addons", "Keras RandomElasticTransform", "kornia", "albumentations")
+    slow = tuple(label for label in slow if label in chosen)
     return Comparison(name, candidates, goals, images, slow)
 
 

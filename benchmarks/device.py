@@ -20,13 +20,9 @@ from keras import ops
 from processes import HERE
 
 import deformstab as ds
-from deformstab.tables import write_csv
+from deformstab.tables import devices, write_csv
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("images", 256, "Images a call.", lower_bound=1)
-flags.DEFINE_integer("side", 224, "Their height and width, in pixels.", lower_bound=2)
-flags.DEFINE_integer("rounds", 9, "How often each candidate is timed.", lower_bound=1)
-flags.DEFINE_string("output_dir", str(HERE.parent / "results/benchmarks"), "Where the table goes.")
 
 
 def compiled(function):
@@ -150,7 +146,7 @@ def main(argv):
     tables.append(timed(measurements(), FLAGS.rounds))
     table = pd.concat(tables, ignore_index=True)
     backend = keras.backend.backend()
-    table.insert(0, "device", _device())
+    table.insert(0, "device", ", ".join(devices()))
     table.insert(0, "backend", backend)
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,17 +154,11 @@ def main(argv):
     print(table.to_string(index=False))
 
 
-def _device() -> str:
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.devices()[0].device_kind
-    return ", ".join(keras.distribution.list_devices())
-
-
 if __name__ == "__main__":
+    flags.DEFINE_integer("images", 256, "Images a call.", lower_bound=1)
+    flags.DEFINE_integer("side", 224, "Their height and width, in pixels.", lower_bound=2)
+    flags.DEFINE_integer("rounds", 9, "How often each candidate is timed.", lower_bound=1)
+    flags.DEFINE_string(
+        "output_dir", str(HERE.parent / "results/benchmarks"), "Where the table goes."
+    )
     app.run(main)

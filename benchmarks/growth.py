@@ -14,8 +14,6 @@ from tqdm import tqdm
 from deformstab.tables import write_csv
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("output_dir", str(HERE.parent / "results/benchmarks"), "Where tables go.")
-flags.DEFINE_integer("calls", 5, "Calls a point; the median counts.", lower_bound=1)
 
 _DEFORM = ("deformations:compiled", {"images": 64, "side": 64, "points": 4, "reach": 2.0})
 _MEASURE = ("measurements:sensitivity_of_stack", {"images": 128, "side": 32, "depth": 8})
@@ -62,7 +60,12 @@ def draw(table, slopes, path) -> None:
     """Two rows of panels, a column a series: seconds and memory, on logarithmic axes."""
     titles = list(slopes["series"])
     figure, axes = plt.subplots(
-        2, len(titles), figsize=(2.3 * len(titles), 5), sharex="col", layout="constrained"
+        2,
+        len(titles),
+        figsize=(2.3 * len(titles), 5),
+        sharex="col",
+        layout="constrained",
+        squeeze=False,
     )
     units = {"seconds": "seconds a call", "peak_gib": "memory of the first call, GiB"}
     for column, title in enumerate(titles):
@@ -96,4 +99,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("output_dir", str(HERE.parent / "results/benchmarks"), "Where tables go.")
+    flags.DEFINE_integer("calls", 5, "Calls a point; the median counts.", lower_bound=1)
     app.run(main)

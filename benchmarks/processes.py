@@ -38,7 +38,9 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            raise RuntimeError(f"the process of {what} ended:\n{self.errors.read()[-3000:]}")
+            errors = self.errors.read()[-3000:]
+            self.close()
+            raise RuntimeError(f"the process of {what} ended:\n{errors}")
         return json.loads(line)
 
     def close(self):

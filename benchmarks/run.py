@@ -28,10 +28,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SECONDS = 0.4  # of calls of one candidate in a round
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 9, "How often each candidate is timed.", lower_bound=1)
-flags.DEFINE_list("only", None, "Words; comparisons whose names have one of them are run.")
-flags.DEFINE_list("without", None, "Words; candidates whose labels have one are left out.")
-flags.DEFINE_string("output_dir", str(ROOT / "results/benchmarks"), "Where tables go.")
 
 
 def compare(comparison, rounds: int, progress) -> tuple[pd.DataFrame, dict]:
@@ -144,4 +140,8 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("rounds", 9, "How often each candidate is timed.", lower_bound=1)
+    flags.DEFINE_list("only", None, "Words; comparisons whose names have one of them are run.")
+    flags.DEFINE_list("without", None, "Words; candidates whose labels have one are left out.")
+    flags.DEFINE_string("output_dir", str(ROOT / "results/benchmarks"), "Where tables go.")
     app.run(main)

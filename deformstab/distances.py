@@ -41,7 +41,7 @@ def cosine_distance(x, y):
     ds.cosine_distance(x, y)
     ```
     """
-    (x, _, x_squares), (y, _, y_squares) = scaled(x), scaled(y)
+    (x, _, x_squares), (y, _, y_squares) = (scaled(ops.convert_to_tensor(each)) for each in (x, y))
     return cosine_distance_of_scaled(x, y, x_squares, y_squares)
 
 
@@ -60,7 +60,7 @@ def euclidean_distance(x, y):
     ds.euclidean_distance(x, y)
     ```
     """
-    return _norm(x - y)
+    return _norm(ops.convert_to_tensor(x) - ops.convert_to_tensor(y))
 
 
 def pairwise_distances(x, metric: str) -> np.ndarray:

