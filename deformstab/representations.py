@@ -1,6 +1,7 @@
 """What any Keras model computes at each layer, in the order in which it computes it."""
 
 import contextlib
+import difflib
 import fnmatch
 import threading
 from collections.abc import Iterable
@@ -211,9 +212,9 @@ def select(found: list[Representation], layers) -> list[Representation]:
         return found
     several = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes))
     selectors = list(layers) if several else [layers]
-    names = ", ".join(each.name for each in found)
+    names = [each.name for each in found]
     if not selectors:
-        raise ValueError(f"layers is empty; pass None for all layers, or some of {names}")
+        raise ValueError(f"layers is empty; pass None for all layers, or some of {_some(names)}")
     chosen, unknown = set(), []
     for selector in selectors:
         matches = [place for place, each in enumerate(found) if _matches(each, selector)]
@@ -221,8 +222,17 @@ def select(found: list[Representation], layers) -> list[Representation]:
         if not matches:
             unknown.append(getattr(selector, "__name__", getattr(selector, "name", selector)))
     if unknown:
-        raise ValueError(f"unknown layers {unknown}; this model has {names}")
+        near = [name for each in unknown for name in difflib.get_close_matches(str(each), names)]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"unknown layers {unknown}; this model has {_some(names)}{hint}")
     return [found[place] for place in sorted(chosen)]
+
+
+def _some(names) -> str:
+    """Names in a row, of many the first and the last."""
+    if len(names) > 40:
+        names = [*names[:15], f"… {len(names) - 30} more …", *names[-15:]]
+    return ", ".join(names)
 
 
 def _matches(each: Representation, selector) -> bool:

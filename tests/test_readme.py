@@ -33,7 +33,7 @@ def test_python_examples_run_and_give_what_they_say(tmp_path, monkeypatch):
     np.testing.assert_array_equal(*first)
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/quick/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "results/quick/README.md", "benchmarks/README.md"])
 def test_links_lead_to_files(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)

@@ -239,3 +239,20 @@ def test_passes_for_large_layers_end_with_them(images):
     assert table.drop(columns="note").select_dtypes("number").to_numpy() == pytest.approx(
         expected.select_dtypes("number").to_numpy(), rel=1e-5
     )
+
+
+def test_unknown_names_of_a_large_model():
+    """The message is one to read: names that are near, and of hundreds the first and the last."""
+    inputs = keras.Input((4, 4, 1))
+    tensor = inputs
+    for number in range(120):
+        tensor = layers.Activation("relu", name=f"step{number:03d}")(tensor)
+    model = keras.Model(inputs, layers.Flatten(name="flattened")(tensor))
+    with pytest.raises(ValueError, match="unknown layers") as error:
+        ds.measure_sensitivity(model, natural_images(3, 4, 4, 1), layers=["flatten", "step007"])
+    message = str(error.value)
+    assert message.endswith("did you mean flattened?")
+    assert "input, step000, step001" in message
+    assert "… 92 more …" in message
+    assert "step119, flattened;" in message
+    assert len(message) < 500
