@@ -126,12 +126,12 @@ def _centred(dtype):
 
 def unit(x):
     """Rows scaled to length one, without overflow; a row of zeros becomes NaN."""
-    x = x / ops.max(ops.abs(x), axis=-1, keepdims=True)
+    x = x / _largest(x)[..., None]
     return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
 def scaled(x):
-    """(x over each row's largest absolute entry, those entries, the squares of the scaled rows).
+    """(x over a scale of each row, those scales, the squares of the scaled rows).
 
     What distances and lengths are computed from without over- or underflow. A row of zeros stays
     one; of a row with an entry that is not finite the squares are not either.
@@ -158,6 +158,11 @@ def _norm(x):
 
 
 def _largest(x):
-    """The largest absolute entry of each row; of zeros 1, to divide by."""
+    """The largest absolute entry of each row, to divide by.
+
+    Within bounds whose inverse is a normal number (XLA multiplies by it, and flushes others to
+    zero), and not too far from any entry for its square.
+    """
+    bound = 1e300 if keras.backend.standardize_dtype(x.dtype) == "float64" else 1e30
     largest = ops.maximum(ops.max(x, axis=-1), -ops.min(x, axis=-1))
-    return ops.where(largest == 0, ops.ones_like(largest), largest)
+    return ops.clip(largest, 1 / bound, bound)
