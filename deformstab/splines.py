@@ -172,20 +172,23 @@ def flow_statistics(displacements, control_points: tuple, height: int, width: in
     Returns:
         (mean_square, folded), each [deformations]: the mean over pixels of the squared length of
         the flow, px²; and whether the Jacobian determinant of p → p + flow(p), by forward
-        differences, is ≤ 0 somewhere. Of a large image at the points of its lattice.
+        differences, is ≤ 0 somewhere. Of a large image from the points of its lattice within it,
+        the mean square to 1 %.
     """
     displacements = np.asarray(displacements, "float32")
-    lattice = flow_lattice(control_points, height, width)
-    rows, columns = lattice.rows, lattice.columns
-    apart = lattice.step
+    matrix, rows, columns, apart = flow_lattice(control_points, height, width)
+    if apart > 1:  # without what reaches over the image
+        inside = 1 + (height - 1) // apart, 1 + (width - 1) // apart
+        matrix = matrix.reshape(rows, columns, -1)[1 : 1 + inside[0], 1 : 1 + inside[1]]
+        matrix, (rows, columns) = matrix.reshape(-1, matrix.shape[-1]), inside
     step = max(1, (1 << 22) // (rows * columns))
     mean_square, folded = [], []
     for start in range(0, len(displacements), step):
         block = displacements[start : start + step]
-        flow = block.transpose(2, 0, 1) @ lattice.matrix.T
+        flow = block.transpose(2, 0, 1) @ matrix.T
         mean_square.append((flow**2).sum(axis=0).mean(axis=-1, dtype="float64"))
         y, x = flow.reshape(2, len(block), rows, columns)
-        along = (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:])  # one pixel further in y, in x
+        along = (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:])  # one point further in y, in x
         here = np.s_[:, :-1, :-1]
         (dy_dy, dy_dx), (dx_dy, dx_dx) = (
             [(f[there] - f[here]) / apart for there in along] for f in (y, x)

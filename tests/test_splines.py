@@ -225,3 +225,23 @@ def test_statistics_of_a_large_image_are_those_of_a_small_one():
     np.testing.assert_allclose(large / 400, small, rtol=0.02)
     assert 0.2 < small_folds.mean() < 0.9
     assert abs(large_folds.mean() - small_folds.mean()) <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("grid", "height", "width"), [((5, 5), 1281, 1281), ((4, 7), 700, 901), ((3, 3), 1500, 1211)]
+)
+def test_statistics_of_a_large_image_are_of_its_own_pixels(grid, height, width):
+    """The lattice reaches over the image, where flows are larger; scipy at random pixels."""
+    assert splines.flow_lattice(grid, height, width).step > 1
+    rng = np.random.default_rng(0)
+    draws = rng.uniform(-10, 10, (6, grid[0] * grid[1], 2))
+    pixels = np.stack([rng.integers(0, side, 60_000) for side in (height, width)], axis=1)
+    points = grid_points(*grid, height, width)
+    spline = RBFInterpolator(
+        points, draws.transpose(1, 0, 2).reshape(len(points), -1), kernel="thin_plate_spline"
+    )
+    flows = spline(pixels.astype("float64")).reshape(len(pixels), 6, 2)
+    expected = (flows**2).sum(axis=-1).mean(axis=0)  # a standard error of 0.3 %
+    found, _ = splines.flow_statistics(draws, grid, height, width)
+    np.testing.assert_allclose(found, expected, rtol=0.0125)
+    assert abs(np.mean(found / expected) - 1) < 0.01
