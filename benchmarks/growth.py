@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from absl import app, flags
+from matplotlib.ticker import LogLocator, NullFormatter
 from processes import HERE, Worker
 from tqdm import tqdm
 
@@ -75,6 +76,13 @@ def draw(table, slopes, path) -> None:
             axis.plot(group["value"], group[what], "o-", color="#0072b2", markersize=4)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
+            middle = np.sqrt(group[what].min() * group[what].max())  # what is constant looks so
+            axis.set_ylim(
+                min(group[what].min() / 1.3, middle / 3), max(group[what].max() * 1.3, middle * 3)
+            )
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_title(f"exponent {slope:.2f}", fontsize=9)
             axis.tick_params(labelsize=8)
             axis.spines[["top", "right"]].set_visible(False)
