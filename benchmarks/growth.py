@@ -76,10 +76,9 @@ def draw(table, slopes, path) -> None:
             axis.plot(group["value"], group[what], "o-", color="#0072b2", markersize=4)
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
-            middle = np.sqrt(group[what].min() * group[what].max())  # what is constant looks so
-            axis.set_ylim(
-                min(group[what].min() / 1.3, middle / 3), max(group[what].max() * 1.3, middle * 3)
-            )
+            values = group[what].clip(lower=1e-3)  # of memory, a page or none at all
+            middle = np.sqrt(values.min() * values.max())  # what is constant looks so
+            axis.set_ylim(min(values.min() / 1.3, middle / 3), max(values.max() * 1.3, middle * 3))
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter(NullFormatter())
