@@ -90,25 +90,29 @@ _BATCH, _BLOCKS = 64, ((2, 16), (2, 32), (2, 64))
 
 
 def _training(images):
-
-    from deformstab.paper.runs import _compiled_model
+    """The reproduction's own training of random images."""
+    from deformstab.paper.datasets import Dataset
+    from deformstab.paper.experiments import Experiment
+    from deformstab.paper.training import Training
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(images, 32, 32, 3)).astype("float32")
-    return _compiled_model((32, 32, 3), 10, _BLOCKS, "max"), x, rng.integers(0, 10, images)
+    y = rng.integers(0, 10, images)
+    choices = {"blocks": _BLOCKS, "batch_size": _BATCH, "epochs": 10**6}
+    experiment = Experiment("main", "random", "max", 0, **choices)
+    return Training(experiment, Dataset("random", x, y, x[:1], y[:1], 10))
 
 
 def reproduction(images):
-    """An epoch as the reproduction trains it: `runs.train_epoch`, the order of the seed."""
-    from deformstab.paper.runs import train_epoch
-
-    model, x, y = _training(images)
-    return lambda number: train_epoch(model, x, y, _BATCH, 0, number)
+    """An epoch as the reproduction trains it."""
+    training = _training(images)
+    return lambda number: training.run_epoch()
 
 
 def keras_fit(images):
     """An epoch of `model.fit`, as Keras' users write it."""
-    model, x, y = _training(images)
+    training = _training(images)
+    model, x, y = training.model, training.data.x_train, training.data.y_train
     return lambda number: model.fit(x, y, batch_size=_BATCH, verbose=0)
 
 
@@ -117,7 +121,8 @@ def bare_loop(images):
     import keras
     import tensorflow as tf
 
-    model, x, y = _training(images)
+    training = _training(images)
+    model, x, y = training.model, training.data.x_train, training.data.y_train
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function(autograph=False)

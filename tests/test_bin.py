@@ -21,7 +21,7 @@ from PIL import Image
 import deformstab as ds
 from deformstab.measure_files import measure_files
 from deformstab.paper import reproduce as reproduction
-from deformstab.paper.experiments import Preset
+from deformstab.paper.presets import Preset
 from deformstab.plots import plot_sensitivity
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
 
@@ -152,7 +152,7 @@ def test_every_flag_is_a_field_of_the_preset_or_the_script_s_own(call):
 def test_bad_values_are_refused_with_a_message_and_nothing_is_written(
     call, tmp_path, monkeypatch, arguments, words
 ):
-    monkeypatch.setattr(reproduction.runs, "run", lambda experiment: pytest.fail("runs"))
+    monkeypatch.setattr(reproduction.runs, "_run", lambda *_: pytest.fail("runs"))
     status, _ = call("reproduce_figures", *arguments)
     assert isinstance(status, str)  # printed, with exit status 1
     for word in words:
@@ -264,7 +264,7 @@ def test_ctrl_c_says_that_finished_runs_are_kept(call, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reproduction.runs, "run", stop)
+    monkeypatch.setattr(reproduction.runs, "_run", stop)
     monkeypatch.setattr(reproduction, "_check", lambda experiments: None)
     status, _ = call("reproduce_figures", "--figures=5a")
     assert "kept" in status

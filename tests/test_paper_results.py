@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deformstab.paper.experiments import STUDIES, Preset
+from deformstab.paper.experiments import STUDIES
+from deformstab.paper.presets import Preset
 from deformstab.paper.results import Results
 
 RUN_COLUMNS = (
-    "study dataset task downsampling seed class_displacement sigma input_scaling batch_statistics"
+    "study dataset task downsampling seed class_displacement sigma input_scaling batch_statistics "
+    "choice"
 ).split()
 BLOCKS = ((1, 4), (2, 8), (1, 8), (1, 8))
 LAYERS = (

@@ -16,7 +16,7 @@ import pytest
 from test_paper_results import RUN_COLUMNS, made_run
 
 import deformstab as ds
-from deformstab.paper import experiments, runs
+from deformstab.paper import experiments, runs, training
 from deformstab.paper.experiments import Experiment
 from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS
 
@@ -57,7 +57,7 @@ def alone():
 
     @functools.cache
     def run(experiment):
-        runs._compiled_model.cache_clear()
+        training.compiled_model.cache_clear()
         return runs.run(experiment)
 
     return run
@@ -69,7 +69,7 @@ def alone():
 @pytest.mark.parametrize("kind", ["max", "strided_relu"])
 def test_a_run_has_the_columns_and_rows_that_are_documented(alone, kind):
     tables = alone(experiment(downsampling=kind))
-    assert list(tables) == ["sensitivity", "smoothness", "training"]
+    assert tuple(tables) == runs.TABLES
     assert list(runs.RUN_COLUMNS) == RUN_COLUMNS
     sensitivity = tables["sensitivity"]
     assert list(sensitivity) == [*RUN_COLUMNS, *SENSITIVITY_COLUMNS, "phase"]
@@ -98,12 +98,15 @@ def test_a_run_has_the_columns_and_rows_that_are_documented(alone, kind):
     accuracies = ("in_fit", "batch_statistics", "train", "test")
     assert list(training) == [
         *RUN_COLUMNS,
-        *("epochs", "train_images", "classes", "loss_in_fit"),
+        *("epochs", "steps", "fits", "train_images", "classes", "loss_in_fit"),
         *(f"accuracy_{name}" for name in accuracies),
     ]
     assert (training["epochs"], training["train_images"], training["classes"]) == (2, 40, 10)
     assert all(0 <= training[f"accuracy_{name}"] <= 1 for name in accuracies)
-    for table in tables.values():
+    assert tables["trajectory"].empty
+    assert tables["variants"].empty
+    assert list(tables["epochs"]["epoch"]) == [1, 2]
+    for table in (table for table in tables.values() if len(table)):
         assert (table["downsampling"] == kind).all()
         assert (table["dataset"] == "photos").all()
 
@@ -123,7 +126,7 @@ def test_the_made_up_tables_of_other_tests_are_like_these(alone):
     real, made = alone(experiment()), made_run(experiment())
     for name, table in made.items():
         assert set(table) <= set(real[name])
-        assert list(table)[:9] == RUN_COLUMNS
+        assert list(table)[:10] == RUN_COLUMNS
         assert set(table["phase"]) == set(real[name]["phase"]) if "phase" in table else True
 
 
@@ -170,15 +173,16 @@ def test_at_initialization_it_is_what_a_user_would_measure(alone, changes):
 @pytest.fixture(scope="module")
 def watched():
     """A run on random labels, and the batches of images and labels its training was given."""
-    this, given, fit = experiment(task="random_labels", seed=4), [], keras.Model.fit
+    this, given = experiment(task="random_labels", seed=4), []
+    step = keras.Model.train_on_batch
 
     def recording(model, x, y, **options):
-        given.append((np.array(x), np.array(y), options))
-        return fit(model, x, y, **options)
+        given.append((np.array(x), np.array(y)))
+        return step(model, x, y, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.Model, "fit", recording)
-        runs._compiled_model.cache_clear()
+        patch.setattr(keras.Model, "train_on_batch", recording)
+        training.compiled_model.cache_clear()
         tables = runs.run(this)
     return this, given, tables
 
@@ -188,13 +192,13 @@ def test_every_epoch_has_all_images_in_another_order_with_the_same_labels(watche
     data = runs.dataset_of(this)
     label_of = {image.tobytes(): label for image, label in zip(data.x_train, data.y_train)}
     assert len(label_of) == 40
+    assert [len(x) for x, _ in given] == [16, 16, 8] * this.epochs
     orders = []
-    for x, y, options in given:
+    for epoch in range(this.epochs):
+        x, y = (np.concatenate(parts) for parts in zip(*given[3 * epoch : 3 * epoch + 3]))
         assert [label_of[image.tobytes()] for image in x] == list(y)
         orders.append([image.tobytes() for image in x])
         assert sorted(orders[-1]) == sorted(label_of)
-        assert options["batch_size"] == 16
-    assert len(orders) == this.epochs * given[0][2].get("epochs", 1) == 2
     assert orders[0] != orders[1]
 
 
@@ -207,7 +211,8 @@ def test_training_is_what_a_model_of_ones_own_gives(watched):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    for x, y, _ in given:
+    for epoch in range(this.epochs):
+        x, y = (np.concatenate(parts) for parts in zip(*given[3 * epoch : 3 * epoch + 3]))
         history = model.fit(x, y, batch_size=16, shuffle=False, verbose=0).history
     ds.reestimate_batch_normalization(model, data.x_train, 16)
     expected = ds.measure_sensitivity(
@@ -218,11 +223,12 @@ def test_training_is_what_a_model_of_ones_own_gives(watched):
     )
     found = tables["sensitivity"].query("phase == 'trained' and metric == 'cosine'")
     np.testing.assert_allclose(found["sensitivity"], expected["sensitivity"], rtol=1e-4)
-    (training,) = tables["training"].to_dict("records")
-    assert training["loss_in_fit"] == pytest.approx(history["loss"][-1], rel=1e-4)
+    (row,) = tables["training"].to_dict("records")
+    assert row["loss_in_fit"] == pytest.approx(history["loss"][-1], rel=1e-4)
+    assert row["accuracy_in_fit"] == pytest.approx(history["accuracy"][-1])
     accuracy = lambda x, y: (model.predict(x, verbose=0).argmax(axis=1) == y).mean()
-    assert training["accuracy_train"] == pytest.approx(accuracy(data.x_train, data.y_train))
-    assert training["accuracy_test"] == pytest.approx(accuracy(data.x_test, data.y_test))
+    assert row["accuracy_train"] == pytest.approx(accuracy(data.x_train, data.y_train))
+    assert row["accuracy_test"] == pytest.approx(accuracy(data.x_test, data.y_test))
     # The networks did learn something, and were measured after that.
     before = tables["sensitivity"].query("phase == 'initial' and metric == 'cosine'")
     changed = before["sensitivity"].to_numpy()[1:] != found["sensitivity"].to_numpy()[1:]
@@ -302,8 +308,13 @@ def by_hand(monkeypatch):
         called.append(experiment)
         return made_run(experiment)
 
-    monkeypatch.setattr(runs, "run", run)
+    replace_run(monkeypatch, run)
     return called
+
+
+def replace_run(monkeypatch, function):
+    """Has `runs` take an experiment's tables from a function."""
+    monkeypatch.setattr(runs, "_run", lambda experiment, checkpoint: (function(experiment), 0.5))
 
 
 def silent(*_):
@@ -343,16 +354,19 @@ def test_a_file_of_a_run_tells_what_was_run(tmp_path, by_hand, three):
     for file in files:
         found = json.loads(file.read_text())
         this = next(each for each in three if each.id == file.stem)
-        assert found["experiment"] == json.loads(json.dumps(dataclasses.asdict(this)))
+        assert found["experiment"] == this.identity()
         assert found["seconds"] >= 0
 
 
 def test_collected_tables_are_those_of_the_runs_bit_for_bit(tmp_path, alone, three, monkeypatch):
-    monkeypatch.setattr(runs, "run", alone)
+    replace_run(monkeypatch, alone)
     runs.run_all(three, tmp_path, silent)
     tables, seconds = runs.collect(three, tmp_path)
     assert set(seconds) == {each.id for each in three}
     for name, table in tables.items():
+        if table.empty:
+            assert name in ("trajectory", "variants")
+            continue
         parts = [alone(each)[name] for each in three]
         expected = pd.concat([part for part in parts if len(part)], ignore_index=True)
         pd.testing.assert_frame_equal(table, expected, check_exact=True)
@@ -369,12 +383,12 @@ def test_collected_columns_keep_their_types_where_nothing_is_in_them(tmp_path, m
             frame["sensitivity"], frame["note"] = np.nan, "non-finite representation"
         return tables
 
-    monkeypatch.setattr(runs, "run", run)
+    replace_run(monkeypatch, run)
     runs.run_all(three, tmp_path, silent)
     for some in (three, three[:1], three[1:]):
         table = runs.collect(some, tmp_path)[0]["sensitivity"]
         expected = pd.concat([run(each)["sensitivity"] for each in some], ignore_index=True)
-        pd.testing.assert_frame_equal(table, expected, check_exact=True)
+        pd.testing.assert_frame_equal(table[list(expected)], expected, check_exact=True)
 
 
 def test_nothing_finished_is_nothing_to_collect(tmp_path, three):
@@ -395,13 +409,14 @@ def test_only_finished_runs_are_collected_in_the_order_asked_for(tmp_path, by_ha
 def test_an_interrupted_run_costs_only_itself(tmp_path, by_hand, three, monkeypatch, error):
     runs.run_all(three, tmp_path / "whole", silent)
 
-    def breaks(experiment, run=runs.run):
+    def breaks(experiment):
         if experiment == three[1]:
             raise error
-        return run(experiment)
+        by_hand.append(experiment)
+        return made_run(experiment)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "run", breaks)
+        replace_run(patched, breaks)
         with pytest.raises(type(error)):
             runs.run_all(three, tmp_path / "broken", silent)
     assert os.listdir(tmp_path / "broken" / "runs") == [f"{three[0].id}.json"]
@@ -449,7 +464,7 @@ def test_a_killed_process_leaves_no_half_file_and_the_next_completes_it(
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "killed" / "runs"
-    (whole,) = folder.glob("*.json")
+    (whole,) = (path for path in folder.glob("*.json") if not path.name.startswith("."))
     assert whole.stem == three[0].id
     json.loads(whole.read_text())
     assert [runs.finished(each, tmp_path / "killed") for each in three] == [True, False, False]
@@ -460,7 +475,7 @@ def test_a_killed_process_leaves_no_half_file_and_the_next_completes_it(
         called.append(experiment)
         return alone(experiment)
 
-    monkeypatch.setattr(runs, "run", run)
+    replace_run(monkeypatch, run)
     runs.run_all(three, tmp_path / "killed", silent)
     assert called == three[1:]
     runs.run_all(three, tmp_path / "whole", silent)
@@ -473,3 +488,76 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path, by_hand, three):
     file.write_text(file.read_text()[:100])
     with pytest.raises(ValueError, match=file.name):
         runs.collect(three, tmp_path)
+
+
+# ---- a training that is stopped goes on where it was ----
+
+
+def stopped(this, path, epochs):
+    """Trains so many epochs, as a process would that is then killed: its checkpoint."""
+    data = runs.dataset_of(this)
+    started = training.Training(this, data)
+    found = {}
+    runs._measure(started.measured, this, data, "initial", found)
+
+    def track():
+        if training.is_tracked(started.step):
+            runs._track(started, found)
+
+    for _ in range(epochs):
+        started.run_epoch(track if this.track else lambda: None)
+    started.save(path, {"tables": runs._texts(found), "seconds": 100.0})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 3, "track": True, "variants": True},
+        {"epochs": 3, "optimizer": "sgd", "schedule": "cosine", "weight_decay": 1e-3},
+        {"epochs": 3, "downsampling": "strided_relu", "precision": "mixed_bfloat16"},
+    ],
+)
+def test_a_resumed_run_gives_what_one_gives_that_was_never_stopped(tmp_path, alone, changes):
+    this = experiment(**changes)
+    path = tmp_path / "checkpoint.npz"
+    stopped(this, path, 2)
+    training.compiled_model.cache_clear()
+    tables, seconds = runs._run(this, path)
+    assert seconds > 100
+    expected = alone(this)
+    for name, table in expected.items():
+        assert tables[name].to_csv() == table.to_csv()
+    assert len(expected["epochs"]) == 3
+    assert len(expected["trajectory"]) > 0 or not this.track
+
+
+def test_a_damaged_checkpoint_costs_the_training_so_far_and_no_more(tmp_path, alone):
+    this, path = experiment(), tmp_path / "checkpoint.npz"
+    stopped(this, path, 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="checkpoint.npz is damaged.*starts again"):
+        tables = runs.run(this, path)
+    assert_same(tables, alone(this))
+
+
+def test_training_stops_when_the_network_fits_its_images_and_not_before():
+    this = experiment(epochs=30, stop_accuracy=0.6)
+    tables = runs.run(this)
+    (row,) = tables["training"].to_dict("records")
+    reached = tables["epochs"]["accuracy_train"] >= 0.6
+    assert row["fits"]
+    assert 1 < row["epochs"] < 30
+    assert row["steps"] == 3 * row["epochs"]
+    assert list(reached) == [False] * (row["epochs"] - 1) + [True]
+    unreachable = runs.run(experiment(stop_accuracy=1.0))["training"].iloc[0]
+    assert not unreachable["fits"]
+    assert unreachable["epochs"] == 2
+
+
+def test_tracking_and_variants_change_no_other_table(alone):
+    plain, watched = alone(experiment()), alone(experiment(track=True, variants=True))
+    for name in ("sensitivity", "smoothness", "training", "epochs"):
+        pd.testing.assert_frame_equal(plain[name], watched[name], check_exact=True)
+    steps = watched["trajectory"]["step"].unique()
+    assert list(steps) == [1, 2, 3, 4, 6]
+    assert set(watched["variants"]["variant"]) == {"train_images", "before_relu", "own_statistics"}

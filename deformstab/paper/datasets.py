@@ -35,7 +35,11 @@ _PHOTO_SIDES = 5  # a photograph's shorter side, in crops
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels to train and to test on, and a name for captions."""
+    """Images and labels to train and to test on, and a name for captions.
+
+    Attributes:
+        measured_only: the images to train on are those to test on.
+    """
 
     name: str
     x_train: np.ndarray
@@ -43,6 +47,7 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
+    measured_only: bool = False
 
     @property
     def image_shape(self) -> tuple:
@@ -58,7 +63,7 @@ def load(
         name: `photos` (random crops of ten bundled photographs, class = photograph), `digits`
             (scikit-learn's, resized), `cifar10`, `mnist`, `fashion_mnist` (downloaded by Keras, or
             from `data_dir`), `npz` (x_train, y_train, x_test, y_test) or `folder`
-            (`{train,test}/{class}/*.{jpg,png}`).
+            (`{train,test}/{class}/*.{jpg,png}`, or `{class}/*.{jpg,png}` to measure only).
         data_dir: the .npz file or the folder.
         image_size: pixels of the shorter side. `photos` and `digits` are made in that size; the
             others come as they are, and must have it.
@@ -84,9 +89,8 @@ def load(
     train = _balanced(y_train, train_images, np.random.default_rng([0, 0]))
     test = _balanced(y_test, test_images, np.random.default_rng([0, 1]))
     classes = int(max(y_train.max(), y_test.max())) + 1
-    return Dataset(
-        title(name, data_dir), x_train[train], y_train[train], x_test[test], y_test[test], classes
-    )
+    parts = (x_train[train], y_train[train], x_test[test], y_test[test])
+    return Dataset(title(name, data_dir), *parts, classes, measured_only=arrays[0] is arrays[2])
 
 
 def check_source(name: str, data_dir) -> None:
@@ -216,7 +220,10 @@ def _folder(path):
     from PIL import Image
 
     names, arrays = None, []
-    for part in ("train", "test"):
+    flat = not (path / "train").is_dir() and any(
+        file.suffix.lower() in IMAGE_SUFFIXES for file in path.glob("*/*")
+    )
+    for part in (".",) if flat and not (path / "test").is_dir() else ("train", "test"):
         if not (path / part).is_dir():
             raise FileNotFoundError(f"data_dir {path} has no folder {part}/")
         classes = sorted(folder.name for folder in (path / part).iterdir() if folder.is_dir())
@@ -247,7 +254,7 @@ def _folder(path):
         if not images:
             raise ValueError(f"{path / part} is empty: it needs a folder of images for each class")
         arrays += [np.stack(images), np.array(labels)]
-    return arrays
+    return arrays if len(arrays) == 4 else arrays * 2
 
 
 def _checked(arrays, source):

@@ -6,9 +6,9 @@ import pathlib
 from tqdm import tqdm
 
 from deformstab._version import __version__
-from deformstab.paper import approximations, claims, pooling, report, runs
-from deformstab.paper.experiments import STUDIES, Preset
+from deformstab.paper import approximations, claims, executors, pooling, report, runs
 from deformstab.paper.figures import FIGURES, resolve, style
+from deformstab.paper.presets import Preset
 from deformstab.paper.results import Results
 from deformstab.splines import warn_if_folding
 from deformstab.tables import provenance, write_csv, write_json, write_text
@@ -16,7 +16,13 @@ from deformstab.tables import provenance, write_csv, write_json, write_text
 _PROVENANCE = "provenance.json"
 
 
-def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_figures") -> Results:
+def reproduce(
+    preset: Preset,
+    output_dir,
+    figures=(),
+    command="bin/reproduce_figures",
+    executor=executors.serial,
+) -> Results:
     """Runs what is not finished, then writes tables, figures, claims and provenance.
 
     Args:
@@ -25,6 +31,7 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
         figures: names of figures ("2") or panels ("2c"), by default all. Only the runs they need
             are run; finished ones beside them are drawn as well.
         command: for the index, what was typed.
+        executor: where runs run, one of `deformstab.paper.executors`.
 
     Returns:
         The results that were drawn.
@@ -35,13 +42,13 @@ def reproduce(preset: Preset, output_dir, figures=(), command="bin/reproduce_fig
     wanted = resolve(figures)
     output_dir = pathlib.Path(output_dir)
     _refuse_other_results(output_dir, preset)
-    studies = set().union(*wanted.values()) if figures else set(STUDIES)
+    studies = set().union(*wanted.values()) if figures else set(preset.studies)
     experiments = preset.experiments()  # once: it reads all data from disk to identify it
     needed = [each for each in experiments if each.study in studies]
     _check(needed)
     if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
         write_json(_provenance(preset), output_dir / _PROVENANCE)
-    _run(needed, output_dir)
+    _run(needed, output_dir, executor)
 
     tables, seconds = runs.collect(experiments, output_dir)
     results = Results(preset, tables)
@@ -79,8 +86,10 @@ def _check(experiments) -> None:
             warn_if_folding(points, (reach, reach), height, width)
 
 
-def _run(experiments, output_dir):
+def _run(experiments, output_dir, executor):
     left = [each for each in experiments if not runs.finished(each, output_dir)]
+    # Seed after seed: what is stopped early has all kinds of fewer seeds. Recipes compare with main.
+    left.sort(key=lambda each: (each.study == "recipes", each.seed))
     if not left:
         return
     bar = tqdm(
@@ -98,7 +107,7 @@ def _run(experiments, output_dir):
             bar.update(min(experiment.cost, bar.total - bar.n))  # tqdm warns of more
 
     with bar:
-        runs.run_all(left, output_dir, progress)
+        runs.run_all(left, output_dir, progress, executor)
         bar.set_description_str(f"{len(left)} runs finished")
 
 
@@ -109,6 +118,8 @@ def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
     if path.exists():
         try:
             found = dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
+            # A choice that there was not yet when they were computed was what its default is.
+            found = Preset("").configuration() | found
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error!r}); choose another output_dir or remove it"

@@ -6,24 +6,20 @@ nor are the versions of other packages: provenance.json names both. A finished r
 again, and a file appears whole or not at all, so a run that was stopped costs only itself.
 """
 
-import dataclasses
 import functools
-import gc
 import json
 import pathlib
 import time
 
-import keras
-import numpy as np
 import pandas as pd
-from keras import ops
 
 from deformstab.deformation import RandomDeformation
-from deformstab.initializers import SmoothedInitializer
-from deformstab.models import paper_layers, vgg
+from deformstab.models import paper_layers
 from deformstab.normalization import reestimate_batch_normalization
 from deformstab.paper import datasets, tasks
+from deformstab.paper.executors import serial
 from deformstab.paper.experiments import Experiment
+from deformstab.paper.training import TRACKED_IMAGES, Training, accuracy, is_tracked, predict
 from deformstab.sensitivity import measure_sensitivity
 from deformstab.smoothness import filter_smoothness
 from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv, write_json
@@ -31,41 +27,63 @@ from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv,
 # Of an experiment in every row of every table: what figures and claims choose and group by.
 RUN_COLUMNS = (
     *("study", "dataset", "task", "downsampling", "seed", "class_displacement", "sigma"),
-    *("input_scaling", "batch_statistics"),
+    *("input_scaling", "batch_statistics", "choice"),
 )
+TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
 _TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
+# Of a measurement that has no intervals and is one of many.
+_BRIEF = ("layer", "layer_index", "distance", "baseline", "sensitivity")
 
 
-def run(experiment: Experiment) -> dict[str, pd.DataFrame]:
+def run(experiment: Experiment, checkpoint=None) -> dict[str, pd.DataFrame]:
     """Runs one experiment.
 
+    Args:
+        experiment: all choices.
+        checkpoint: path of a file that an epoch's end writes, and that a run takes up which was
+            stopped: it gives what it would have given. `None` for neither.
+
     Returns:
-        sensitivity: the rows of `ds.measure_sensitivity` for both metrics, smoothness: those of
-        `ds.filter_smoothness`, each with `phase` "initial" or "trained"; training: one row with the
-        accuracies. All with `RUN_COLUMNS`. Empty where there is nothing (no training).
+        All with `RUN_COLUMNS`, empty where there is nothing (no training). sensitivity: the rows of
+        `ds.measure_sensitivity` for both metrics, smoothness: those of `ds.filter_smoothness`, each
+        with `phase` "initial" or "trained"; training: one row with the accuracies; epochs: a row an
+        epoch; trajectory: `quantity` ("sensitivity" or "smoothness") and its `value` of each layer
+        at steps 1, 2, 3, 4, 6, 8, 11, …, with the accuracy then (of experiments with `track`);
+        variants: sensitivity measured otherwise (of those with `variants`).
     """
+    return _run(experiment, checkpoint)[0]
+
+
+def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
+    """The tables, and the seconds they took: also before a stop, but in no table."""
+    start = time.perf_counter()
     data = dataset_of(experiment)
-    fresh = vgg(
-        data.image_shape,
-        data.classes,
-        experiment.blocks,
-        experiment.downsampling,
-        SmoothedInitializer(experiment.sigma) if experiment.sigma else None,
-        experiment.seed,
-    )
-    model = _compiled_model(
-        data.image_shape, data.classes, experiment.blocks, experiment.downsampling
-    )
-    keras.utils.set_random_seed(experiment.seed)
-    model.set_weights(fresh.get_weights())
-    if experiment.batch_statistics:
-        reestimate_batch_normalization(model, data.x_train, experiment.batch_size)
-    found = {"sensitivity": [], "smoothness": [], "training": []}
-    _measure(model, experiment, data, "initial", found)
+    training = Training(experiment, data)
+    kept = training.resume(checkpoint) if checkpoint else None
+    if kept is None:
+        found = {}
+        if experiment.batch_statistics:
+            training.evaluate()
+        _measure(training.measured, experiment, data, "initial", found)
+    else:
+        found = {name: [from_csv(text, _TYPES)] for name, text in kept["tables"].items()}
+        start -= kept["seconds"]
+
+    def track():
+        if is_tracked(training.step):
+            _track(training, found)
+
+    while not training.is_over:
+        training.run_epoch(track if experiment.track else lambda: None)
+        if checkpoint and not training.is_over:
+            seconds = time.perf_counter() - start
+            training.save(checkpoint, {"tables": _texts(found), "seconds": seconds})
     if experiment.epochs:
-        found["training"].append(pd.DataFrame([_train(model, experiment, data)]))
-        _measure(model, experiment, data, "trained", found)
-    return {name: _with_run(frames, experiment) for name, frames in found.items()}
+        found["epochs"] = [pd.DataFrame(training.history)]
+        found["training"] = [pd.DataFrame([_outcome(training)])]
+        _measure(training.measured, experiment, data, "trained", found)
+    tables = {name: _with_run(found.get(name), experiment) for name in TABLES}
+    return tables, time.perf_counter() - start
 
 
 def dataset_of(experiment: Experiment) -> datasets.Dataset:
@@ -77,6 +95,11 @@ def dataset_of(experiment: Experiment) -> datasets.Dataset:
         experiment.train_images,
         max(512, experiment.measured_images),
     )
+    if experiment.epochs and data.measured_only:
+        raise ValueError(
+            f"{experiment.data_dir} has no folders train/ and test/, so networks can be measured on "
+            "its images but not trained; set the epochs to 0"
+        )
     data = tasks.scaled(data, experiment.input_scaling)
     if experiment.task == "random_labels":
         return tasks.random_labels(data, experiment.seed)
@@ -93,66 +116,73 @@ def dataset_of(experiment: Experiment) -> datasets.Dataset:
 _load = functools.lru_cache(maxsize=4)(datasets.load)
 
 
-@functools.lru_cache(maxsize=1)
-def _compiled_model(image_shape, classes, blocks, downsampling) -> keras.Model:
-    """The network all runs of one architecture share: tracing it takes longer than an epoch."""
-    keras.backend.clear_session()
-    gc.collect()
-    model = vgg(image_shape, classes, blocks, downsampling)
-    model.compile(
-        keras.optimizers.Adam(),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.optimizer.build(model.trainable_variables)
-    return model
+def _outcome(training) -> dict:
+    """What the training came to: how long it took and the accuracies, while it ran and after."""
+    data, last = training.data, dict(training.history[-1])
+    row = {"epochs": last.pop("epoch"), "steps": last.pop("step"), "fits": training.fits}
+    row |= {"train_images": len(data.x_train), "classes": data.classes, **last}
+    row["accuracy_test"] = accuracy(predict(training.measured, data.x_test), data.y_test)
+    return row
 
 
-def _train(model, experiment, data) -> dict:
-    """Trains in place and re-estimates batch normalization; the accuracies, in `fit` and after."""
-    for variable in model.optimizer.variables:
-        variable.assign(ops.zeros_like(variable))
-    model.optimizer.learning_rate = experiment.learning_rate
-    for epoch in range(experiment.epochs):
-        history = train_epoch(
-            model, data.x_train, data.y_train, experiment.batch_size, experiment.seed, epoch
-        )
-    outputs = reestimate_batch_normalization(model, data.x_train, experiment.batch_size)
-    return {
-        "epochs": experiment.epochs,
-        "train_images": len(data.x_train),
-        "classes": data.classes,
-        "loss_in_fit": history["loss"][-1],
-        "accuracy_in_fit": history["accuracy"][-1],
-        "accuracy_batch_statistics": _accuracy(outputs, data.y_train[: len(outputs)]),
-        "accuracy_train": _accuracy(model.predict(data.x_train, verbose=0), data.y_train),
-        "accuracy_test": _accuracy(model.predict(data.x_test, verbose=0), data.y_test),
-    }
+def _measure(model, experiment, data, phase, found) -> None:
+    """Appends what is measured at initialization and after training."""
+    deformation = _deformation(experiment)
+    images = data.x_test[: experiment.measured_images]
 
+    def keep(name, table):
+        found.setdefault(name, []).append(table.assign(phase=phase))
 
-def train_epoch(model, images, labels, batch_size, seed, epoch) -> dict:
-    """One epoch of `fit`, in an order that depends on seed and epoch only; its history."""
-    order = np.random.default_rng([seed, 1, epoch]).permutation(len(images))
-    options = {"batch_size": batch_size, "shuffle": False, "verbose": 0}
-    return model.fit(images[order], labels[order], **options).history
-
-
-def _accuracy(logits, labels) -> float:
-    return float((logits.argmax(axis=-1) == labels).mean())
-
-
-def _measure(model, experiment, data, phase, found):
-    deformation = RandomDeformation(experiment.control_points, experiment.max_displacement, seed=0)
     for metric in ("cosine", "euclidean"):
-        table = measure_sensitivity(
-            model,
-            data.x_test[: experiment.measured_images],
-            deformation,
-            layers=paper_layers(model),
-            metric=metric,
-        )
-        found["sensitivity"].append(table.assign(phase=phase))
-    found["smoothness"].append(filter_smoothness(model).assign(phase=phase))
+        layers = paper_layers(model)
+        keep("sensitivity", measure_sensitivity(model, images, deformation, layers, metric))
+    keep("smoothness", filter_smoothness(model))
+    if experiment.variants:
+        for name, table in _variants(model, images, data.x_train[: len(images)], deformation):
+            keep("variants", table.assign(variant=name))
+
+
+def _variants(model, images, train_images, deformation):
+    """The same sensitivities, measured in other ways that the paper leaves open.
+
+    train_images: on images it was trained on; before_relu: of the convolutions' normalized outputs;
+    own_statistics: with batch normalization by the statistics of the measured images.
+    """
+    layers = paper_layers(model)
+    yield "train_images", _brief(model, train_images, deformation, layers)
+    before = [name[: -len("relu")] + "bn" if name.endswith("_relu") else name for name in layers]
+    yield "before_relu", _brief(model, images, deformation, before)
+    weights = model.get_weights()
+    reestimate_batch_normalization(model, images, len(images))
+    yield "own_statistics", _brief(model, images, deformation, layers)
+    model.set_weights(weights)
+
+
+def _track(training, found) -> None:
+    """Appends the sensitivities and the smoothness of now, and how accurate the network is."""
+    experiment, data = training.experiment, training.data
+    _, fitted = training.evaluate(TRACKED_IMAGES)
+    images = data.x_test[: experiment.measured_images]
+    layers = paper_layers(training.measured)
+    sensitivity = _brief(training.measured, images, _deformation(experiment), layers)
+    smoothness = filter_smoothness(training.measured).query("kernel_height == 3")
+    for name, table in (("sensitivity", sensitivity), ("smoothness", smoothness)):
+        rows = table[["layer", "layer_index"]].assign(quantity=name, value=table[name])
+        rows = rows.assign(step=training.step, accuracy_train=fitted)
+        found.setdefault("trajectory", []).append(rows)
+
+
+def _brief(model, images, deformation, layers) -> pd.DataFrame:
+    options = {"layers": layers, "intervals": False}
+    return measure_sensitivity(model, images, deformation, **options)[list(_BRIEF)]
+
+
+def _deformation(experiment) -> RandomDeformation:
+    return RandomDeformation(experiment.control_points, experiment.max_displacement, seed=0)
+
+
+def _texts(found) -> dict[str, str]:
+    return {name: pd.concat(frames).to_csv(index=False) for name, frames in found.items()}
 
 
 def _with_run(frames, experiment) -> pd.DataFrame:
@@ -164,33 +194,53 @@ def _with_run(frames, experiment) -> pd.DataFrame:
     return frame
 
 
+def execute(experiment: Experiment, folder) -> dict:
+    """Runs an experiment, from its checkpoint in the folder if there is one: what `keep` writes."""
+    tables, seconds = _run(experiment, _path(experiment, folder).with_suffix(".partial.npz"))
+    return {
+        "experiment": experiment.identity(),
+        "seconds": round(seconds, 2),
+        "tables": {
+            name: frame.drop(columns=list(RUN_COLUMNS), errors="ignore").to_csv(index=False)
+            for name, frame in tables.items()
+        },
+    }
+
+
+def keep(experiment: Experiment, result: dict, folder) -> None:
+    """Writes what `execute` gave; from then on the experiment is finished."""
+    path = _path(experiment, folder)
+    write_json(result, path)
+    path.with_suffix(".partial.npz").unlink(missing_ok=True)
+
+
 def finished(experiment: Experiment, folder) -> bool:
     """Whether an experiment's results are in a folder."""
     return _path(experiment, folder).exists()
 
 
-def run_all(experiments, folder, progress) -> None:
-    """Runs what is not finished yet, one after the other, and writes each as it ends.
+def run_all(experiments, folder, progress, executor=serial) -> None:
+    """Runs what is not finished yet, and writes each as it ends.
 
     Args:
         experiments: in the order to run them.
         folder: of the results, `runs/<id>.json` in it.
         progress: called with (experiment,) before and (experiment, seconds) after each run.
+        executor: of `deformstab.paper.executors`.
     """
-    for experiment in experiments:
-        if finished(experiment, folder):
-            continue
-        progress(experiment)
-        start = time.perf_counter()
-        tables = run(experiment)
-        seconds = time.perf_counter() - start
-        result = {
-            "experiment": dataclasses.asdict(experiment),
-            "seconds": round(seconds, 2),
-            "tables": {name: frame.to_csv(index=False) for name, frame in tables.items()},
-        }
-        write_json(result, _path(experiment, folder))
-        progress(experiment, seconds)
+    left = [each for each in experiments if not finished(each, folder)]
+    _remove_leftovers(pathlib.Path(folder) / "runs")
+    for experiment, result in executor(left, functools.partial(execute, folder=folder), progress):
+        keep(experiment, result, folder)
+        progress(experiment, result["seconds"])
+
+
+def _remove_leftovers(folder) -> None:
+    """Temporary files of writes that a kill cut short: the names `write_bytes` gives them."""
+    for path in folder.glob(".*.json.*"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(".*.partial.npz.*"):
+        path.unlink(missing_ok=True)
 
 
 def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
@@ -209,12 +259,13 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
                 f"{path} is damaged ({error!r}); remove it, and the run is run again"
             ) from error
         for name, frame in found.items():
-            frames.setdefault(name, []).append(frame)
+            if len(frame):
+                frames.setdefault(name, []).append(_with_run([frame], experiment))
     tables = {
-        name: pd.concat([frame for frame in found if len(frame)] or [pd.DataFrame()])
-        for name, found in frames.items()
+        name: pd.concat(frames[name], ignore_index=True) if name in frames else pd.DataFrame()
+        for name in TABLES
     }
-    return {name: frame.reset_index(drop=True) for name, frame in tables.items()}, seconds
+    return tables, seconds
 
 
 def _path(experiment, folder) -> pathlib.Path:
