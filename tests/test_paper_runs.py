@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -535,7 +536,11 @@ def test_a_damaged_checkpoint_costs_the_training_so_far_and_no_more(tmp_path, al
     this, path = experiment(), tmp_path / "checkpoint.npz"
     stopped(this, path, 1)
     path.write_bytes(path.read_bytes()[:1000])
+    resumed = training.Training(this, runs.dataset_of(this))
     with pytest.warns(UserWarning, match="checkpoint.npz is damaged.*starts again"):
+        assert resumed.resume(path) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         tables = runs.run(this, path)
     assert_same(tables, alone(this))
 
