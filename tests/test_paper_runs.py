@@ -36,6 +36,7 @@ CHOICES = {
     "max_displacement": 1.0,
     "learning_rate": 0.01,
 }
+RUN = runs._run  # which tests replace
 LAYERS = ["input"] + [
     f"block{block}_{rest}" for block in (1, 2, 3, 4) for rest in ("conv1_relu", "downsample")
 ]
@@ -59,7 +60,7 @@ def alone():
     @functools.cache
     def run(experiment):
         training.compiled_model.cache_clear()
-        return runs.run(experiment)
+        return RUN(experiment, None)[0]
 
     return run
 
