@@ -61,9 +61,15 @@ class Results:
             images, epochs = preset.large_train_images, preset.large_epochs
         images = self._count("training", "train_images", study, images)
         widths = ", ".join(f"{count}×{width}" for count, width in blocks)
+        trained = f"{images} training images, {epochs} epochs" if epochs else "not trained"
+        if epochs and preset.stop_accuracy:
+            trained = (
+                f"{images} training images, trained to an accuracy of {preset.stop_accuracy:g} on "
+                f"them ({preset.random_stop_accuracy:g} with random labels), at most {epochs} epochs"
+            )
         return (
-            f"{datasets.title(name, data_dir)} at {size} px, {images} training images, {epochs} "
-            f"epochs, {preset.seeds} seeds, network {widths}"
+            f"{datasets.title(name, data_dir)} at {size} px, {trained}, {preset.seeds} seeds, "
+            f"network {widths}"
         )
 
     def measured_images(self, study: str) -> int:

@@ -39,13 +39,15 @@ def plot(results):
 
 def caption(results):
     preset = results.preset
+    main, large = preset.control_points, preset.large_control_points
     return (
         "Figure 2. Deformation sensitivity of the input (in), every convolution (block.number) and "
         "every downsampling layer (↓): mean cosine distance of an image to its deformed self, over "
         f"the median of all pairs of {results.measured_images('main')} test images, one draw an "
         "image. Lines: mean over seeds; bands: ±2 standard deviations over seeds (not intervals). "
-        f"(a, b) In place of ImageNet: {results.describe('large')}; 5×5 control points, up to "
-        f"{preset.large_image_size * 10 / 224:.2f} px. (c, d) In place of CIFAR-10: "
-        f"{results.describe('main')}; 3×3 control points, up to {preset.max_displacement:g} px. "
-        "Inputs in [-1, 1]; inference mode, batch normalization re-estimated after training."
+        f"(a, b) In place of ImageNet: {results.describe('large')}; {large}×{large} control points, "
+        f"up to {preset.reach_of_large:.2f} px. (c, d) In place of CIFAR-10: "
+        f"{results.describe('main')}; {main}×{main} control points, up to "
+        f"{preset.max_displacement:g} px. Inputs {style.SCALING_LABELS[preset.input_scaling]}; "
+        "inference mode, batch normalization re-estimated after training."
     )

@@ -48,7 +48,7 @@ def _examples(axis, preset, strengths):
     shown = (2, 5) if len(labels) > 5 else (0, 1)  # numbers of classes, which tasks count from 0
     rows = []
     for strength in strengths:
-        task = tasks.deformed_classes(data, 3, strength, seed=0)
+        task = tasks.deformed_classes(data, preset.control_points, strength, seed=0)
         cells = []
         for number in shown:
             original = data.x_train[data.y_train == labels[number]][0]
@@ -67,9 +67,11 @@ def _examples(axis, preset, strengths):
 
 def caption(results):
     preset = results.preset
+    points = preset.control_points
     return (
         "Figure 3. (a) Each class is one image (left of the line), its examples that image under "
-        "deformations of strength C on a 3×3 grid, here for two of the classes. (b) Normalized "
+        f"deformations of strength C on a {points}×{points} grid, here for two of the classes. (b) "
+        "Normalized "
         "total variation of the 3×3 filters after training on each task; lines and bands: mean and "
         "±2 standard deviations over seeds (those of early layers, with few weights, reach over the "
         "panel); dotted: initialization. "

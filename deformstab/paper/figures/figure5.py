@@ -40,12 +40,13 @@ def plot(results):
 def caption(results):
     preset = results.preset
     kind = style.KIND_LABELS[preset.filters_downsampling]
+    points = preset.control_points
     return (
         "Figure 5. Deformation sensitivity of each layer; lines and bands: mean and ±2 standard "
         f"deviations over seeds. (a) At initialization, {kind}, the random filters first convolved "
         "with a Gaussian of standard deviation σ and scaled back to their norm. (b) After training "
         f"on random labels, by kind of downsampling. Data and network: {results.describe('main')}; "
-        f"{results.measured_images('main')} test images, 3×3 control points, up to "
-        f"{preset.max_displacement:g} px. Differs from the paper: data, width and length of "
+        f"{results.measured_images('main')} test images, {points}×{points} control points, up "
+        f"to {preset.max_displacement:g} px. Differs from the paper: data, width and length of "
         "training; the paper does not name the kind of downsampling of (a)."
     )

@@ -16,6 +16,11 @@ from deformstab.tables import write_bytes
 # It tells at INFO, which absl shows, which letters of a font a PDF keeps.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
+SCALING_LABELS = {
+    "symmetric": "in [-1, 1]",
+    "unit": "in [0, 1]",
+    "standardized": "standardized by channel",
+}
 KIND_LABELS = {
     "subsample": "subsampling",
     "max": "max pooling",
