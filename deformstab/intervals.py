@@ -12,6 +12,55 @@ def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def mean_p_value(values, bound: float = 0.0) -> float:
+    """The two-sided p-value of Student's t test that a mean is `bound`; NaN for under two values."""
+    from scipy import special
+
+    values = np.asarray(values, "float64")
+    if len(values) < 2:
+        return np.nan
+    away, error = values.mean() - bound, values.std(ddof=1) / np.sqrt(len(values))
+    if error == 0:
+        return 1.0 if away == 0 else 0.0
+    return float(2 * special.stdtr(len(values) - 1, -abs(away / error)))
+
+
+def ratio_interval(numerator, denominator, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(ratio, low, high) of two means of paired values, none of them below zero: Fieller's (1954).
+
+    The interval holds every ratio r for which numerator - r · denominator may have mean 0, by
+    Student's t test; ∞ is its end where the denominator may be 0. NaN bounds for under two values.
+    """
+    pairs = np.stack([np.asarray(numerator, "float64"), np.asarray(denominator, "float64")])
+    top, bottom = pairs.mean(axis=1) if pairs.size else (np.nan, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(np.maximum(top, 0) / np.maximum(bottom, 0))
+    count = pairs.shape[1]
+    if count < 2:
+        return ratio, np.nan, np.nan
+    error = _student(count - 1, confidence) ** 2 * np.cov(pairs) / count
+    # a r² + b r + c ≤ 0 for the ratios in the interval.
+    a, b = bottom**2 - error[1, 1], -2 * (top * bottom - error[0, 1])
+    c = top**2 - error[0, 0]
+    roots = np.roots([a, b, c]) if a else np.array([])
+    positive = sorted(root.real for root in roots if abs(root.imag) < 1e-12 and root.real > 0)
+    if a <= 0 or bottom <= 0:
+        return ratio, positive[0] if c > 0 and top > 0 and positive else 0.0, np.inf
+    return ratio, positive[0] if c > 0 and positive else 0.0, positive[-1] if positive else 0.0
+
+
+def holm(p_values) -> np.ndarray:
+    """p-values adjusted for their number (Holm 1979); NaN ones do not count and stay NaN."""
+    p_values = np.asarray(p_values, "float64")
+    adjusted = np.full(len(p_values), np.nan)
+    order = [place for place in np.argsort(p_values) if np.isfinite(p_values[place])]
+    largest = 0.0
+    for done, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - done) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def sensitivity_interval(
     distances, pairs, confidence: float = 0.95
 ) -> tuple[float, float, float, float, float]:

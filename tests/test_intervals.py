@@ -1,14 +1,17 @@
-"""Intervals: against leaving out for real, and their coverage by simulation."""
+"""Intervals, and p-values: against leaving out for real, scipy and their rates by simulation."""
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from deformstab.intervals import (
+    holm,
     jackknife_interval,
     leave_one_out,
     mean_interval,
+    mean_p_value,
     proportion_interval,
+    ratio_interval,
     sensitivity_interval,
 )
 
@@ -157,6 +160,208 @@ def test_coverage_of_the_mean_interval():
     intervals = np.array([mean_interval(row) for row in values])
     covered = ((intervals[:, 1] <= 1) & (intervals[:, 2] >= 1)).mean()
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
+
+
+@pytest.mark.parametrize("bound", [0.0, 3.0, -1.5])
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_p_value_of_scipy(count, bound):
+    values = np.random.default_rng(count).normal(3, 2, count)
+    expected = scipy.stats.ttest_1samp(values, bound).pvalue
+    assert mean_p_value(values, bound) == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_bound_is_outside_of_the_interval_where_its_p_value_is_small():
+    values = np.random.default_rng(0).normal(1, 1, 6)
+    for confidence in (0.8, 0.95, 0.999):
+        for bound in mean_interval(values, confidence)[1:]:
+            assert mean_p_value(values, bound) == pytest.approx(1 - confidence)
+
+
+def test_p_value_of_hardly_any_values():
+    assert np.isnan(mean_p_value([]))
+    assert np.isnan(mean_p_value([3.0]))
+    assert mean_p_value([2.0, 2.0]) == 0
+    assert mean_p_value([2.0, 2.0], 2.0) == 1
+
+
+def test_p_values_of_a_mean_at_its_bound_are_uniform():
+    values = np.random.default_rng(2).normal(1.0, 3, (4000, 5))
+    found = [mean_p_value(row, 1.0) for row in values]
+    assert scipy.stats.kstest(found, "uniform").pvalue > 0.001
+
+
+# ---- ratios of two means ----
+
+RATIOS = np.concatenate([[0], np.geomspace(1e-4, 1e6, 1000)])
+
+
+def not_rejected(numerator, denominator, confidence):
+    """Which of `RATIOS` Student's t test does not reject."""
+    away = np.asarray(numerator) - RATIOS[:, None] * np.asarray(denominator)
+    return scipy.stats.ttest_1samp(away, 0, axis=1).pvalue >= 1 - confidence
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+@pytest.mark.parametrize(
+    ("numerator", "denominator"),
+    [
+        ([3.9, 4.0, 4.4], [1.0, 1.2, 0.9]),
+        ([3.9, 4.0, 4.4], [0.0, 1.2, 0.7]),  # of 95 %, the denominator may be 0
+        ([1.0, 2.0, 3.0, 4.0], [2.0, 4.1, 6.0, 7.7]),  # they go together
+        ([-0.1, 0.2, 0.0, -0.05], [1.0, 1.2, 0.9, 1.0]),  # the numerator may be 0
+        ([0.1, -0.2, 0.0, 0.05], [1.0, 1.2, 0.9, 1.0]),  # its mean is below 0
+        ([1.0, 1.2, 0.9, 1.0], [-0.1, 0.2, 0.0, -0.05]),
+        ([1.0, 1.2, 0.9, 1.0], [0.1, -0.2, 0.0, 0.05]),
+    ],
+)
+def test_a_ratio_has_the_interval_that_scanning_all_ratios_gives(
+    numerator, denominator, confidence
+):
+    value, low, high = ratio_interval(numerator, denominator, confidence)
+    inside = (low <= RATIOS) & (high >= RATIOS)
+    np.testing.assert_array_equal(inside, not_rejected(numerator, denominator, confidence))
+    means = np.maximum([np.mean(numerator), np.mean(denominator)], 0)
+    assert value == (means[0] / means[1] if means[1] else np.inf)
+    assert low <= value <= high
+    # The ends are 0 and infinity themselves, not numbers beyond what was scanned.
+    assert (low == 0) == inside[0]
+    assert np.isinf(high) == inside[-1]
+
+
+def test_intervals_of_ratios_by_scanning_many():
+    """Where both means may be 0, the ratios that are not rejected may come in two parts: their
+    interval has what is in between."""
+    rng, kinds = np.random.default_rng(0), set()
+    for _ in range(600):
+        count = rng.integers(2, 8)
+        means = rng.normal(size=(2, 1)) * rng.choice([0, 0.3, 1, 5], (2, 1))
+        pair = means + rng.normal(size=(2, count)) * rng.choice([0.1, 1, 3])
+        pair[1] += rng.normal() * (pair[0] - pair[0].mean())
+        value, low, high = ratio_interval(*pair)
+        inside = (low <= RATIOS) & (high >= RATIOS)
+        allowed = not_rejected(*pair, 0.95)
+        assert not (allowed & ~inside).any()
+        assert np.isnan(value) or low <= value <= high
+        above_zero = pair.mean(axis=1) > 0
+        clear = scipy.stats.ttest_1samp(pair, 0, axis=1).pvalue < 0.05
+        if above_zero.all() and clear.any():
+            np.testing.assert_array_equal(inside, allowed)
+            kinds.add((low > 0, bool(np.isfinite(high))))
+    assert kinds == {(True, True), (True, False), (False, True)}
+
+
+@pytest.mark.parametrize(("numerator", "denominator"), [(1, 2), (2.5, 1), (1e-3, 7), (3e4, 1)])
+def test_a_ratio_that_is_the_same_for_every_pair_has_an_interval_of_no_width(
+    numerator, denominator
+):
+    rng, ratio = np.random.default_rng(0), numerator / denominator
+    for noise in (0, 1e-9, 1e-3, 0.1):
+        pairs = 1 + noise * rng.normal(size=5)
+        found = ratio_interval(numerator * pairs, denominator * pairs)
+        np.testing.assert_allclose(found, ratio, rtol=1e-6)
+    # But where the denominator may be 0, so may be the numerator less any number of times it.
+    uncertain = np.array([-1.0, 0.0, 1.0, 2.0])
+    found = ratio_interval(numerator * uncertain, denominator * uncertain)
+    np.testing.assert_allclose(found, (ratio, 0, np.inf))
+
+
+def test_the_units_of_a_ratio_do_not_matter():
+    top, bottom = np.random.default_rng(0).normal([[3.0], [2.0]], 1, (2, 6))
+    expected = np.array(ratio_interval(top, bottom))
+    for unit in (1e-12, 1e-3, 1e12):
+        np.testing.assert_allclose(ratio_interval(unit * top, bottom), unit * expected)
+        np.testing.assert_allclose(ratio_interval(unit * top, unit * bottom), expected)
+
+
+def test_ratio_of_hardly_any_values():
+    np.testing.assert_equal(ratio_interval([], []), (np.nan, np.nan, np.nan))
+    np.testing.assert_equal(ratio_interval([1.0], [2.0]), (0.5, np.nan, np.nan))
+    np.testing.assert_equal(ratio_interval([-1.0], [2.0]), (0, np.nan, np.nan))
+    np.testing.assert_equal(ratio_interval([1.0], [-2.0]), (np.inf, np.nan, np.nan))
+
+
+def test_ratios_of_nothing():
+    assert ratio_interval([0.0, 0.0, 0.0], [1.0, 1.2, 0.9]) == (0, 0, 0)
+    np.testing.assert_equal(ratio_interval(np.zeros(3), np.zeros(3)), (np.nan, 0, np.inf))
+    value, _, high = ratio_interval([1.0, 1.2, 0.9], [0.0, 0.0, 0.0])
+    assert value == high == np.inf
+
+
+@pytest.mark.parametrize("alike", [-0.5, 0.0, 0.9])
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize(
+    ("means", "most"),
+    [
+        ((4.0, 4.0), 0.95),
+        ((1.0, 4.0), 0.97),
+        ((4.0, 1.0), 0.97),
+        ((0.0, 4.0), 0.975),  # the true ratio is at the end: of misses, one side is left
+        ((4.0, 0.0), 0.975),
+        ((0.5, 0.5), 1.0),
+    ],
+)
+def test_coverage_of_the_interval_of_a_ratio(means, most, count, alike):
+    """95 %, or more where an interval ends at 0 or has no end."""
+    rng, runs = np.random.default_rng(count), 2000
+    truth = means[0] / means[1] if means[1] else np.inf
+    noise = rng.normal(size=(2, runs, count))
+    noise[1] = alike * noise[0] + np.sqrt(1 - alike**2) * noise[1]
+    intervals = [
+        ratio_interval(*pair)[1:] for pair in zip(means[0] + noise[0], means[1] + noise[1])
+    ]
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    room = 4 * np.sqrt(0.95 * 0.05 / runs)
+    assert 0.95 - room < covered < most + room
+
+
+# ---- p-values of many tests ----
+
+
+def holm_by_steps(p_values, level):
+    """Which tests are rejected: the smallest p-value first, until one is not."""
+    rejected, left = set(), sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
+    while left and left[0][0] <= level / len(left):
+        rejected.add(left.pop(0)[1])
+    return [i in rejected for i in range(len(p_values))]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, 0.011, 0.5], [0.03, 0.03, 0.5]),  # never smaller than that of a smaller one
+        ([0.6, 0.7, 0.8], [1.0, 1.0, 1.0]),
+        ([0.02, 0.02], [0.04, 0.04]),
+        ([0.0, 1.0], [0.0, 1.0]),
+        ([np.nan, 0.03, np.nan, 0.01], [np.nan, 0.03, np.nan, 0.02]),
+        ([np.nan, np.nan], [np.nan, np.nan]),
+    ],
+)
+def test_adjusted_p_values(p_values, adjusted):
+    np.testing.assert_allclose(holm(p_values), adjusted, rtol=1e-12)
+
+
+def test_adjusted_p_values_reject_what_the_steps_reject():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        p_values = np.round(rng.uniform(size=14) ** 3, 3)  # with ties
+        p_values[rng.uniform(size=14) < 0.2] = np.nan
+        adjusted = holm(p_values)
+        for level in (0.01005, 0.05005, 0.20005, 0.70005):  # none is a multiple of 0.001
+            assert list(adjusted <= level) == holm_by_steps(p_values, level)
+        order = rng.permutation(14)
+        np.testing.assert_array_equal(holm(p_values[order]), adjusted[order])
+
+
+@pytest.mark.parametrize("true", [0, 5])
+def test_with_holm_one_false_rejection_is_as_rare_as_of_one_test(true):
+    """Also beside tests in which there is something to find, which are rejected first."""
+    p_values = np.random.default_rng(true).uniform(size=(4000, 14))
+    p_values[:, :true] *= 1e-6
+    wrong = np.mean([(holm(row)[true:] < 0.05).any() for row in p_values])
+    assert abs(wrong - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 4000)
 
 
 # ---- pairs of models ----

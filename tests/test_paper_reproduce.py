@@ -12,7 +12,7 @@ from test_paper_claims import IDS
 from test_paper_results import RUN_COLUMNS, made_run, small_preset
 
 import deformstab
-from deformstab.paper import approximations, experiments, runs
+from deformstab.paper import approximations, experiments, report, runs
 from deformstab.paper.pooling import pooling_shifts
 from deformstab.paper.presets import PRESETS, Preset
 from deformstab.paper.reproduce import reproduce
@@ -124,19 +124,30 @@ def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
     page = text(folder, "claims.md")
     top = page[: page.index("|")]
     assert "demonstration, not evidence" in top
+    assert "2 seeds describe; evidence needs 5" in top
     table = read_csv(folder / "tables" / "claims.csv")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
     rows = [row for row in rows if row[0] in IDS]
     assert [row[0] for row in rows] == list(table["claim"])
     assert list(dict.fromkeys(table["claim"])) == IDS
     for row, expected in zip(rows, table.itertuples()):
-        assert len(row) == 8
-        assert expected.sentence == row[1]
-        assert f"**{expected.verdict}**" in row[7]
-        if not np.isnan(expected.ratio):
-            assert f"a factor of {expected.ratio:.2f}" in row[5]
+        assert len(row) == 9
+        assert row[1:5] == [
+            expected.sentence,
+            str(expected.figure),
+            expected.statistic,
+            expected.claimed,
+        ]
+        value = "" if np.isnan(expected.value) else f"{expected.value:.3g}"
         if not np.isnan(expected.low):
-            assert f"({expected.low:.3g} to {expected.high:.3g})" in row[5]
+            value += f" ({expected.low:.3g} to {expected.high:.3g})"
+        assert row[5:7] == [value, str(expected.seeds)]
+        if row[7] == "< 0.0001":
+            assert expected.p_holm <= 1e-4
+        else:
+            assert row[7] == ("" if np.isnan(expected.p_holm) else f"{expected.p_holm:.2g}")
+        note = "" if pd.isna(expected.note) else expected.note
+        assert row[8] == f"**{expected.verdict}**" + (f": {note}" if note else "")
     counts = table["verdict"].value_counts()
     for verdict, count in counts.items():
         assert f"{count} {verdict}" in page
@@ -147,6 +158,22 @@ def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
         assert f"| {number:.3f} |" in page
     for accuracy in ("training, batch statistics", "inference"):
         assert accuracy in page
+
+
+def test_rows_of_the_claims_page_that_lack_something():
+    row = {"claim": "a", "sentence": "b.", "figure": "1", "statistic": "c", "claimed": "< 1"}
+    row |= {"value": 0.5, "low": 0.25, "high": 0.8, "seeds": 5, "p": 0.01, "p_holm": 0.0314}
+    row |= {"verdict": "inconclusive", "note": ""}
+    for changes, expected in [
+        ({}, "0.5 (0.25 to 0.8) | 5 | 0.031 | **inconclusive**"),
+        ({"note": "why"}, "0.5 (0.25 to 0.8) | 5 | 0.031 | **inconclusive**: why"),
+        ({"p_holm": 3e-7}, "0.5 (0.25 to 0.8) | 5 | < 0.0001 | **inconclusive**"),
+        ({"p_holm": 1.0}, "0.5 (0.25 to 0.8) | 5 | 1 | **inconclusive**"),
+        ({"low": 0.0, "high": np.inf}, "0.5 (0 to inf) | 5 | 0.031 | **inconclusive**"),
+        ({"low": np.nan, "high": np.nan, "p_holm": np.nan}, "0.5 | 5 |  | **inconclusive**"),
+    ]:
+        *_, line = report.claims_table(pd.DataFrame([row | changes]))
+        assert line == f"| a | b. | 1 | c | < 1 | {expected} |"
 
 
 def test_the_index_leads_to_everything(folder):

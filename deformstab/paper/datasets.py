@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deformstab.paper.image_files import IMAGE_SUFFIXES, ImageFiles, class_folders, image_folder
+
 EMBEDDED = ("photos", "digits")
 DOWNLOADED = ("cifar10", "mnist", "fashion_mnist")
-FROM_DISK = ("npz", "folder")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+FROM_DISK = ("npz", "folder", "imagenet")
 DATASETS = EMBEDDED + DOWNLOADED + FROM_DISK
+HASHED_FILES = 200_000  # as many as CIFAR-10 and more, as image files
 
 _PHOTOS = {  # ten colour photographs that come with scikit-image and scikit-learn
     "astronaut": "skimage",
@@ -62,21 +64,24 @@ def load(
     Args:
         name: `photos` (random crops of ten bundled photographs, class = photograph), `digits`
             (scikit-learn's, resized), `cifar10`, `mnist`, `fashion_mnist` (downloaded by Keras, or
-            from `data_dir`), `npz` (x_train, y_train, x_test, y_test) or `folder`
-            (`{train,test}/{class}/*.{jpg,png}`, or `{class}/*.{jpg,png}` to measure only).
+            from `data_dir`), `npz` (x_train, y_train, x_test, y_test), `folder`
+            (`{train,test}/{class}/*.{jpg,png}`, or `{class}/*.{jpg,png}` to measure only), or
+            `imagenet` (the same with `train` and `val`; resized, cropped, and read when needed).
         data_dir: the .npz file or the folder.
-        image_size: pixels of the shorter side. `photos` and `digits` are made in that size; the
-            others come as they are, and must have it.
+        image_size: pixels of the shorter side. `photos`, `digits` and `imagenet` are made in that
+            size; the others come as they are, and must have it.
         train_images, test_images: at most so many, of each class equally many where there are.
     """
     check_source(name, data_dir)
     if name == "photos":
         return _photos(image_size, train_images, test_images)
+    if name == "imagenet":
+        return _imagenet(pathlib.Path(data_dir), image_size, train_images, test_images)
     if name == "digits":
         arrays = _digits(image_size)
     elif data_dir is not None:
         path = pathlib.Path(data_dir)
-        arrays = _npz(path) if path.suffix == ".npz" else _folder(path)
+        arrays = _npz(path) if path.suffix == ".npz" else image_folder(path)
     else:
         arrays = _downloaded(name)
     x_train, y_train, x_test, y_test = _checked(arrays, data_dir or name)
@@ -93,11 +98,31 @@ def load(
     return Dataset(title(name, data_dir), *parts, classes, measured_only=arrays[0] is arrays[2])
 
 
-def check_source(name: str, data_dir) -> None:
-    """Refuses an unknown data set, and a place on disk where there is none, before any work."""
+def _imagenet(path, image_size, train_images, test_images) -> Dataset:
+    """Training images stay files; those to test on are few, and come into memory."""
+    trained = (path / "train").is_dir()
+    held_out = next((part for part in ("val", "test") if (path / part).is_dir()), None)
+    if trained and held_out is None:
+        raise FileNotFoundError(f"data_dir {path} has train/, but neither val/ nor test/")
+    parts, names = [], None
+    for part, count in (("train", train_images), (held_out, test_images)):
+        if not trained:
+            part, count = ".", test_images
+        files, labels, names = class_folders(path / part, like=names)
+        chosen = _balanced(labels, count, np.random.default_rng([0, len(parts) // 2]))
+        parts += [ImageFiles(tuple(files[index] for index in chosen), image_size), labels[chosen]]
+    parts[2] = np.asarray(parts[2])
+    return Dataset(title("imagenet", path), *parts, len(names), measured_only=not trained)
+
+
+def check_source(name: str, data_dir, needed: bool = True) -> None:
+    """Refuses an unknown data set, and a place on disk where there is none, before any work.
+
+    needed: whether a data set that is read from disk must say where already.
+    """
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}; the known ones are {', '.join(DATASETS)}")
-    if name in FROM_DISK and data_dir is None:
+    if name in FROM_DISK and data_dir is None and needed:
         raise ValueError(f"dataset {name} is read from disk: say where with data_dir")
     if data_dir is None:
         return
@@ -121,13 +146,20 @@ def title(name: str, data_dir) -> str:
 
 
 def fingerprint(data_dir) -> str:
-    """What identifies data on disk: the names and the content of its files."""
+    """What identifies data on disk: the names and the content of its files.
+
+    Of more files than `HASHED_FILES` the names and sizes only: to read all of ImageNet takes hours.
+    """
     if data_dir is None:
         return ""
     path, digest = pathlib.Path(data_dir), hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and file.suffix.lower() in (".npz", *IMAGE_SUFFIXES):
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if file.suffix.lower() in (".npz", *IMAGE_SUFFIXES) and file.is_file():
             digest.update(file.relative_to(path).as_posix().encode())
+            if len(files) > HASHED_FILES:
+                digest.update(str(file.stat().st_size).encode())
+                continue
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -214,47 +246,6 @@ def _npz(path):
     except Exception as error:  # of zipfile, zlib or NumPy: whatever a damaged file provokes
         raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
     raise ValueError(f"{path} has no {', '.join(missing)}; it needs {', '.join(names)}")
-
-
-def _folder(path):
-    from PIL import Image
-
-    names, arrays = None, []
-    flat = not (path / "train").is_dir() and any(
-        file.suffix.lower() in IMAGE_SUFFIXES for file in path.glob("*/*")
-    )
-    for part in (".",) if flat and not (path / "test").is_dir() else ("train", "test"):
-        if not (path / part).is_dir():
-            raise FileNotFoundError(f"data_dir {path} has no folder {part}/")
-        classes = sorted(folder.name for folder in (path / part).iterdir() if folder.is_dir())
-        if names is not None and classes != names:
-            raise ValueError(f"{path}: train/ has the classes {names}, test/ has {classes}")
-        names, images, labels, first = classes, [], [], None
-        for label, name in enumerate(classes):
-            folder = path / part / name
-            files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise ValueError(f"{folder} has no .jpg or .png image")
-            for file in files:
-                try:
-                    with Image.open(file) as image:
-                        if image.mode.startswith(("I", "F")):
-                            raise OSError(f"its pixels ({image.mode}) have more than 8 bits")
-                        pixels = np.asarray(image.convert("RGB"))
-                except OSError as error:
-                    raise ValueError(f"{file} cannot be read as an image: {error}") from error
-                first = first or (file, pixels.shape)
-                if pixels.shape != first[1]:
-                    raise ValueError(
-                        f"images must have one size: {first[0]} has {first[1][:2]}, {file} has "
-                        f"{pixels.shape[:2]} (height, width); resize or crop them first"
-                    )
-                images.append(pixels)
-                labels.append(label)
-        if not images:
-            raise ValueError(f"{path / part} is empty: it needs a folder of images for each class")
-        arrays += [np.stack(images), np.array(labels)]
-    return arrays if len(arrays) == 4 else arrays * 2
 
 
 def _checked(arrays, source):

@@ -1,8 +1,29 @@
-"""Where runs run.
+"""Where runs run: one after the other here, or on the machines of a Ray cluster.
 
 An executor is called with the experiments, a function that runs one, and one to tell which has been
-started; it yields (experiment, what the function gave) as they end.
+started; it yields (experiment, what the function gave) as they end, in whatever order. What a run
+gives depends on its experiment alone, so all executors give the same tables.
 """
+
+import dataclasses
+import functools
+import importlib
+import itertools
+import os
+import pathlib
+import platform
+import warnings
+
+import keras
+
+from deformstab.paper import datasets
+from deformstab.tables import THREAD_VARIABLES
+
+RETRIES = 5  # of a run that lost its worker; not without end, for it may be what kills them
+
+
+class RunsFailed(RuntimeError):
+    """Runs raised an error on their workers, or lost too many of them; the others' tables are kept."""
 
 
 def serial(experiments, execute, started):
@@ -10,3 +31,137 @@ def serial(experiments, execute, started):
     for experiment in experiments:
         started(experiment)
         yield experiment, execute(experiment)
+
+
+def on_ray(workers: int | None = None, address: str | None = None):
+    """Tasks of Ray: on any machine that has room, and again where a worker or its machine is lost.
+
+    Workers compute on processors, with an experiment's threads, this process' backend, and this very
+    package, which is sent to them. Of a cluster's machines they need what the package depends on, in
+    this process' versions, and data from disk at the same path; others are refused. Last digits are
+    those of the serial executor where processors are of one kind.
+
+    Results are written here, checkpoints by the workers, into the output folder: where machines share
+    it, a run goes on after its last epoch on any of them; where they do not, a run that loses its
+    machine starts anew, and checkpoints stay on the others.
+
+    A run that raises an error is not run again and does not stop the others. Ray takes runs in the
+    order given, and in that order they are told as started, as many at a time as it has room for.
+
+    Args:
+        workers: runs at a time on this machine; by default as many as its cores have threads for.
+        address: of a running cluster ("auto", "head:6379", "ray://head:10001"), with room for as many
+            as it has cores; by default Ray is started on this machine, and stopped at the end.
+
+    Raises:
+        ImportError: Ray is missing.
+        ValueError: `workers` below 1, or together with `address`; from the executor, a run with more
+            threads than this machine has cores.
+        ConnectionError: from the executor, no cluster at the address.
+        RunsFailed: from the executor, at the end, with the names of the runs.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, received {workers}")
+    if workers is not None and address is not None:
+        raise ValueError(
+            f"workers ({workers}) are of this machine, not of the cluster at {address}"
+        )
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f'{error}; runs on Ray need: pip install "deformstab[ray]"') from error
+    return functools.partial(_on_ray, ray, workers, address)
+
+
+def _on_ray(ray, workers, address, experiments, execute, started):
+    if not experiments:
+        return
+    threads = max(each.threads for each in experiments)
+    _connect(ray, address, workers and workers * threads)
+    try:
+        places = _places(ray, address, threads)
+        task = ray.remote(max_retries=RETRIES)(_run_there)
+        running = {_submitted(task, execute, each): each for each in experiments}
+        waiting, failed = iter(experiments), []
+        for experiment in itertools.islice(waiting, places):
+            started(experiment)
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            experiment = running.pop(done)
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayError as error:
+                failed.append((experiment, error))
+            else:
+                yield experiment, result
+            for following in itertools.islice(waiting, 1):
+                started(following)
+    finally:
+        ray.shutdown()
+    if failed:
+        causes = [(each.id, getattr(error, "cause", None) or error) for each, error in failed]
+        told = [f"{name}: {type(cause).__name__}: {cause}" for name, cause in causes[:3]]
+        told = [
+            f"{len(failed)} of {len(experiments)} runs failed",
+            *told,
+            *["…"] * (len(failed) > 3),
+        ]
+        raise RunsFailed("\n  ".join(told)) from failed[0][1]
+
+
+def _connect(ray, address, cores) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # to report what a user does is theirs
+    package = pathlib.Path(__file__).parent.parent
+    options = {"runtime_env": {"py_modules": [str(package)]}, "logging_level": "warning"}
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as it is anyway, but for a warning
+        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 2**27}
+    try:
+        ray.init(address or "local", log_to_driver=False, **options)
+    except ConnectionError as error:  # also what a missing token looks like
+        raise ConnectionError(
+            f"{error}; where the cluster has token authentication, set RAY_AUTH_MODE=token and have "
+            "its token here, in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        ) from error
+
+
+def _places(ray, address, threads) -> int:
+    """How many runs there is room for at a time; one that fits nowhere would wait without a word."""
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    places = sum(each // threads for each in cores)
+    if not places and address is None:
+        raise ValueError(f"a run takes {threads} threads, of {sum(cores)} cores; choose 1 worker")
+    if not places:
+        message = f"no machine at {address} has {threads} cores: runs wait until one joins"
+        warnings.warn(message, stacklevel=2)
+    return max(1, places)
+
+
+def _submitted(task, execute, experiment):
+    """Hands a run to Ray, with all that decides its numbers before its worker imports Keras."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "XLA_"))}
+    kept |= {name: str(experiment.threads) for name in THREAD_VARIABLES}
+    kept |= {"KERAS_BACKEND": keras.backend.backend(), "CUDA_VISIBLE_DEVICES": ""}
+    options = {"num_cpus": experiment.threads, "runtime_env": {"env_vars": kept}}
+    if experiment.data_dir is not None:  # a worker has a working directory of its own
+        path = os.path.abspath(experiment.data_dir)
+        experiment = dataclasses.replace(experiment, data_dir=path)
+    return task.options(name=experiment.id, **options).remote(execute, experiment, _versions())
+
+
+def _run_there(execute, experiment, versions):
+    """On a worker: refuses to compute what would be other numbers than the serial executor's."""
+    machine, path = platform.node(), experiment.data_dir
+    if _versions() != versions:
+        raise ValueError(f"{machine} has {_versions()}, where {versions} are needed")
+    if _fingerprint(path) != experiment.data_fingerprint:
+        raise ValueError(f"{path} on {machine} is not the data that the run is of")
+    return execute(experiment)
+
+
+_fingerprint = functools.lru_cache(datasets.fingerprint)  # a worker has many runs of the same data
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "scipy", "keras", keras.backend.backend())
+    return {name: importlib.import_module(name).__version__ for name in names}

@@ -123,7 +123,8 @@ class Experiment:
             activations += 3 * convolutions * width * pixels  # before, between and after
             weights += 9 * width * (channels + (convolutions - 1) * width)
             pixels, channels = pixels / 4, width
-        images = (self.train_images + 512) * self.image_size**2 * 3
+        in_memory = 0 if self.dataset == "imagenet" else self.train_images
+        images = (in_memory + 512) * self.image_size**2 * 3
         training = 2 * self.batch_size * activations + 5 * weights if self.epochs else 2 * weights
         return 0.8e9 + 4 * (images + max(training, 64 * activations))
 
@@ -131,7 +132,7 @@ class Experiment:
         """Where there is a target: what networks of 4,000 CIFAR-10 images took, about."""
         if not self.stop_accuracy:
             return self.epochs
-        return min(self.epochs, {"random_labels": 25, "deformed_classes": 3}.get(self.task, 10))
+        return min(self.epochs, {"random_labels": 14, "deformed_classes": 2}.get(self.task, 14))
 
     def _multiplications(self) -> float:
         """Of a forward pass of one image, the downsampling left out."""

@@ -1,13 +1,17 @@
 """The pages of an output folder: claims.md, README.md (the index), provenance.json."""
 
+import numpy as np
 import pandas as pd
 
 from deformstab._version import __version__
 from deformstab.paper.claims import (
+    ACCURACY_TOLERANCE,
+    EVIDENCE,
     INCONCLUSIVE,
     NOT_REPRODUCED,
     NOT_TESTED,
     REPRODUCED,
+    SIGNIFICANCE,
 )
 from deformstab.paper.figures import FIGURES
 
@@ -20,47 +24,77 @@ _DEFAULT = "[-1, 1] with moving averages"
 _VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED)
 
 
-def claims_page(claims: pd.DataFrame, results) -> str:
-    """claims.md: every claim with its statistic, interval and verdict, and the rule."""
+def claims_page(results, tables) -> str:
+    """claims.md: every claim with its statistic, interval and verdict, the rule, and what moves it.
+
+    Args:
+        results: of the runs.
+        tables: made from them: `claims`, `claims_by_choice`, `paths`.
+    """
+    claims = tables["claims"]
     counts = claims["verdict"].value_counts()
     summary = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in _VERDICTS)
     lines = [f"# The claims of the paper ({results.preset.name})", "", SOURCE + ".", ""]
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
-    lines += [
-        f"{len(claims)} rows: {summary}.",
-        "",
-        "| claim | sentence | figure | statistic | claimed | value (95 % interval) | seeds | verdict |",
-        "|---|---|---|---|---|---|---|---|",
+    lines += [f"{len(claims)} rows: {summary}.", ""]
+    if results.preset.seeds < EVIDENCE:
+        lines += [f"{results.preset.seeds} seeds describe; evidence needs {EVIDENCE}.", ""]
+    lines += [*claims_table(claims), "", *_rule(), "", *_data(results), *_choices(results)]
+    lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
+    return "\n".join(lines)
+
+
+def claims_table(claims: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table, a row a claim."""
+    lines = [
+        "| claim | sentence | figure | statistic | claimed | value (95 % interval) | seeds "
+        "| p (Holm) | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in claims.itertuples():
         value = "" if pd.isna(row.value) else f"{row.value:.3g}"
         if not pd.isna(row.low):
             value += f" ({row.low:.3g} to {row.high:.3g})"
-        if not pd.isna(row.ratio):
-            value += f": a factor of {row.ratio:.2f}"
+        p = "" if pd.isna(row.p_holm) else f"{row.p_holm:.2g}" if row.p_holm > 1e-4 else "< 0.0001"
         verdict = f"**{row.verdict}**" + (f": {row.note}" if row.note else "")
         lines.append(
             f"| {row.claim} | {row.sentence} | {row.figure} | {row.statistic} | {row.claimed} "
-            f"| {value} | {row.seeds} | {verdict} |"
+            f"| {value} | {row.seeds} | {p} | {verdict} |"
         )
-    lines += ["", *_rule(), "", *_data(results), *_choices(results), ""]
-    return "\n".join(lines)
+    return lines
+
+
+def short_table(claims: pd.DataFrame) -> list[str]:
+    """As `claims_table`, with fewer columns: what the README shows."""
+    lines = ["| claim | figure | statistic | claimed | measured (95 % interval) | verdict |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in claims.itertuples():
+        interval = "" if pd.isna(row.low) else f"{row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
+        lines.append(
+            f"| {row.claim} | {row.figure} | {row.statistic} | {row.claimed} | {interval} "
+            f"| {row.verdict} |"
+        )
+    return lines
 
 
 def _rule():
     return [
         "## The rule",
         "",
-        "Written in `deformstab/paper/claims.py` before the runs. Seeds are the unit: one number a "
-        "seed, its mean with Student's t interval. A claim of direction is *reproduced* when the "
-        "interval lies on the claimed side, *not reproduced* when it lies on the other, "
-        "*inconclusive* otherwise; a claim of likeness has a margin in place of zero. *Not tested*: "
-        "the runs are missing, or training accuracy in inference mode and with batch statistics "
-        "differ by more than 0.05. Logs are natural; sensitivities are summarized by the mean of "
-        "their logs over all layers but the input, smoothness over the 3×3 filters. Intervals are "
-        "for each row alone: with this many rows, one in twenty is expected to miss. Three seeds "
-        "describe; evidence needs five.",
+        "Written in `deformstab/paper/claims.py` before the runs. Seeds are the unit. Sensitivities "
+        "are summarized by the mean of their logs over all layers but the input, smoothness over the "
+        "3×3 filters; networks of one seed are compared with each other. Values that are factors are "
+        "means over seeds of such logs, their interval Student's t. A *spread* between kinds is the "
+        "root of the variance between kinds of those logs in a layer, mean over layers, with the "
+        "variance between seeds taken out; the interval of a ratio of spreads is Fieller's (from 0: "
+        "the variance between seeds is enough to explain the upper one; to inf: the lower one). "
+        "p: the two-sided t test of the claimed bound, adjusted for the number of rows (Holm). A claim "
+        f"is *reproduced* when p is below {SIGNIFICANCE} and the value on the claimed side of the "
+        "bound, *not reproduced* when it is on the other, *inconclusive* otherwise. Claims of "
+        "likeness have a margin for bound: 0.5 means at most half as far apart. *Not tested*: the "
+        "runs are missing, or training accuracy in inference mode and with batch statistics differ "
+        f"by more than {ACCURACY_TOLERANCE}. Three seeds describe; evidence needs {EVIDENCE}.",
     ]
 
 
@@ -108,6 +142,71 @@ def _choices(results):
         mode = "batch statistics" if batch_statistics else "moving averages"
         numbers = " | ".join(f"{row[kind]:.3f}" for kind in kinds)
         lines.append(f"| {_SCALINGS[scaling]} | {mode} | {numbers} |")
+    return lines
+
+
+def _claims_by_choice(table):
+    if table.empty:
+        return []
+    claims = list(dict.fromkeys(zip(table["claim"], table["figure"], table["claimed"])))
+    lines = [
+        "",
+        "## How far the open choices move the claims",
+        "",
+        "Values of the claims about the main study with 95 % intervals, where something that the paper "
+        "leaves open is done otherwise; bold: off the bound by an unadjusted t test (p < 0.05). The "
+        "first rows measure the same networks otherwise: on training images, before ReLU, with batch "
+        "normalization by the statistics of the measured images, or with statistics re-estimated at "
+        "the start of training already (after its first step). The others train other networks.",
+        "",
+        f"| choice | {' | '.join(f'{claim} ({bound})' for claim, _, bound in claims)} |",
+        "|---|" + "---|" * len(claims),
+    ]
+    for choice, rows in table.groupby("choice", sort=False):
+        rows = rows.set_index(["claim", "figure"])
+        cells = []
+        for claim, figure, _ in claims:
+            row = rows.loc[(claim, figure)] if (claim, figure) in rows.index else None
+            cells.append("" if row is None else _cell(row))
+        lines.append(f"| {choice.replace('_', ' ')} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(row) -> str:
+    if pd.isna(row.low):
+        return row.verdict
+    value = f"{row.value:.3g}"
+    value = f"**{value}**" if row.p < SIGNIFICANCE else value
+    return f"{value} ({row.low:.3g} to {row.high:.3g})" + (
+        f": {NOT_TESTED}" if row.verdict == NOT_TESTED else ""
+    )
+
+
+def _paths(table):
+    """How monotone training's path is, and when half of it is done, over networks and layers."""
+    if table.empty:
+        return []
+    lines = [
+        "",
+        "## When filters become smooth",
+        "",
+        "Paths of the logs through training, measured at steps 1, 2, 3, 4, 6, 8, 11, … Change: of the "
+        "mean over layers, as a factor. Monotonicity: a path's change over its length, 1 or -1 if it "
+        "only rises or only falls. Half way: the step after which half of the change is never lost "
+        "again, and the training accuracy then. Medians over seeds and layers.",
+        "",
+        "| | labels | kind | change | monotonicity | half way | accuracy then |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    table = table[table["layer"] != "input"]
+    by = ["quantity", "task", "downsampling"]
+    for (quantity, task, kind), rows in table.groupby(by, sort=False):
+        change = np.exp(rows["change"].mean())
+        middle = rows[["monotonicity", "half_step", "half_accuracy"]].median()
+        lines.append(
+            f"| {quantity} | {task} | {kind} | {change:.3f} | {middle.monotonicity:.2f} "
+            f"| {middle.half_step:.0f} | {middle.half_accuracy:.2f} |"
+        )
     return lines
 
 

@@ -3,12 +3,22 @@
 import json
 import pathlib
 
+import pandas as pd
 from tqdm import tqdm
 
 from deformstab._version import __version__
-from deformstab.paper import approximations, claims, executors, pooling, report, runs
-from deformstab.paper.figures import FIGURES, resolve, style
-from deformstab.paper.presets import Preset
+from deformstab.paper import (
+    alternatives,
+    approximations,
+    claims,
+    executors,
+    paths,
+    pooling,
+    report,
+    runs,
+)
+from deformstab.paper.figures import FIGURES, needs_tracking, resolve, style
+from deformstab.paper.preset import NOT_COUNTED, Preset
 from deformstab.paper.results import Results
 from deformstab.splines import warn_if_folding
 from deformstab.tables import provenance, write_csv, write_json, write_text
@@ -39,12 +49,11 @@ def reproduce(
     Raises:
         ValueError: an unknown figure; an output folder of another configuration.
     """
-    wanted = resolve(figures)
+    wanted = _drawable(resolve(figures), preset, figures)
     output_dir = pathlib.Path(output_dir)
     _refuse_other_results(output_dir, preset)
-    studies = set().union(*wanted.values()) if figures else set(preset.studies)
     experiments = preset.experiments()  # once: it reads all data from disk to identify it
-    needed = [each for each in experiments if each.study in studies]
+    needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
     _check(needed)
     if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
         write_json(_provenance(preset), output_dir / _PROVENANCE)
@@ -58,6 +67,9 @@ def reproduce(
         "pooling_shifts": pooling.pooling_shifts(),
         "choices": results.choices(),
         "claims": verdicts,
+        "claims_by_choice": alternatives.claims_by_choice(results),
+        "claims_over_training": alternatives.claims_over_training(results),
+        "paths": paths.path_shapes(results),
     }
     written = {name: table for name, table in (tables | extra).items() if len(table)}
     for name, table in written.items():
@@ -67,13 +79,61 @@ def reproduce(
         spec = FIGURES[name]
         path = output_dir / "figures" / f"figure_{name}"
         style.save(spec.plot(results), spec.caption(results), path)
-    write_text(report.claims_page(verdicts, results), output_dir / "claims.md")
+    write_text(report.claims_page(results, extra), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     index = report.index_page(results, verdicts, complete, written, command, sum(seconds.values()))
     write_text(index, output_dir / "README.md")
     done = {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / _PROVENANCE)
     return results
+
+
+def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
+    """What `reproduce` would run, in that order; nothing starts.
+
+    Returns:
+        A row a run: `run`, `finished`, and estimates: `seconds` on two cores and `gigabytes`.
+    """
+    wanted = _drawable(resolve(figures), preset, figures)
+    _refuse_other_results(pathlib.Path(output_dir), preset)
+    rows = [
+        {
+            "run": each.id,
+            "finished": runs.finished(each, output_dir),
+            "seconds": round(each.cost),
+            "gigabytes": round(each.memory / 2**30, 1),
+        }
+        for each in _in_order(_needed(preset.experiments(), preset, wanted, figures), preset)
+    ]
+    return pd.DataFrame(rows, columns=["run", "finished", "seconds", "gigabytes"])
+
+
+def _needed(experiments, preset, wanted, figures) -> list:
+    """Of the figures asked for, the runs they need; of all, those of all studies."""
+    studies = set().union(*wanted.values()) if figures else set(preset.studies)
+    return [each for each in experiments if each.study in studies]
+
+
+def _in_order(experiments, preset) -> list:
+    """Seed after seed: what is stopped early has all kinds of fewer seeds.
+
+    Recipes come last, as they are compared with the main study, and one after the other.
+    """
+    recipes = ["", *preset.recipes]
+    return sorted(experiments, key=lambda each: (recipes.index(each.choice), each.seed))
+
+
+def _drawable(wanted, preset, asked) -> dict[str, set]:
+    """Without what was measured during training there is nothing in the figures that show it."""
+    if preset.track:
+        return wanted
+    missing = [name for name in wanted if needs_tracking(name)]
+    if asked and missing:
+        raise ValueError(
+            f"figure {missing[0]} shows networks while they train: add --track (and, as its runs "
+            "are other runs, another --output_dir), or take a preset that has it"
+        )
+    return {name: studies for name, studies in wanted.items() if name not in missing}
 
 
 def _check(experiments) -> None:
@@ -88,8 +148,6 @@ def _check(experiments) -> None:
 
 def _run(experiments, output_dir, executor):
     left = [each for each in experiments if not runs.finished(each, output_dir)]
-    # Seed after seed: what is stopped early has all kinds of fewer seeds. Recipes compare with main.
-    left.sort(key=lambda each: (each.study == "recipes", each.seed))
     if not left:
         return
     bar = tqdm(
@@ -120,6 +178,7 @@ def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
             found = dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
             # A choice that there was not yet when they were computed was what its default is.
             found = Preset("").configuration() | found
+            found = {name: found[name] for name in found if name not in NOT_COUNTED}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error!r}); choose another output_dir or remove it"

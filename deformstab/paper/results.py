@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from deformstab.paper import datasets
-from deformstab.paper.presets import Preset
+from deformstab.paper.preset import Preset
 
 _CHOICE = ["input_scaling", "batch_statistics", "downsampling"]
 

@@ -228,19 +228,23 @@ def run_all(experiments, folder, progress, executor=serial) -> None:
         progress: called with (experiment,) before and (experiment, seconds) after each run.
         executor: of `deformstab.paper.executors`.
     """
+    folder = pathlib.Path(folder).absolute()  # a worker has a working directory of its own
     left = [each for each in experiments if not finished(each, folder)]
-    _remove_leftovers(pathlib.Path(folder) / "runs")
+    _remove_leftovers(folder / "runs")
     for experiment, result in executor(left, functools.partial(execute, folder=folder), progress):
         keep(experiment, result, folder)
         progress(experiment, result["seconds"])
+    _remove_leftovers(folder / "runs")  # of workers that were killed
 
 
 def _remove_leftovers(folder) -> None:
-    """Temporary files of writes that a kill cut short: the names `write_bytes` gives them."""
-    for path in folder.glob(".*.json.*"):
-        path.unlink(missing_ok=True)
-    for path in folder.glob(".*.partial.npz.*"):
-        path.unlink(missing_ok=True)
+    """What a kill left: temporary files, as `write_bytes` names them, checkpoints of finished runs."""
+    for pattern in (".*.json.*", ".*.partial.npz.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    for path in folder.glob("*.partial.npz"):
+        if path.with_name(path.name.replace(".partial.npz", ".json")).exists():
+            path.unlink(missing_ok=True)
 
 
 def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:

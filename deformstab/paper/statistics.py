@@ -1,13 +1,15 @@
 """What claims are judged by: one number a seed, from the tables of the runs.
 
-Each function takes `Results` (or makes one that does) and gives a Series of seed → statistic, empty
-without the runs. Which statistic belongs to which claim, and why: `deformstab/paper/claims.py`.
+Each function takes `Results` (or makes one that does) and gives a Series of seed → statistic, or of
+two variances to compare a DataFrame with the columns of `VARIANCES`; empty without the runs. Which
+statistic belongs to which claim, and why: `deformstab/paper/claims.py`.
 """
 
 import numpy as np
 import pandas as pd
 
 POOLING = ("max", "average")
+VARIANCES = ("variance", "reference")
 
 
 def log_sensitivity(results, study, phase, task="true_labels", metric="cosine"):
@@ -44,10 +46,69 @@ def _summary(logs) -> pd.DataFrame:
     return logs.mean(axis=1).groupby(level=["seed", "downsampling"]).mean().unstack("downsampling")
 
 
-def _spread(logs) -> pd.Series:
-    """The spread between kinds of each seed."""
-    kinds = logs.groupby(level="seed")
-    return kinds.std(ddof=1).mean(axis=1)
+def variance_between_kinds(logs) -> pd.Series:
+    """The variance between kinds of the logs, mean over layers, that between seeds left out.
+
+    In each layer, a network's deviation from the mean over the kinds of its seed is what its kind
+    does plus what its seed does. Products of the deviations of *different* seeds have the square of
+    the first for expectation, and none of the second: their mean over all pairs of seeds is the
+    variance between kinds, without bias (it may come out below zero).
+
+    Args:
+        logs: [(seed, kind, …) rows, layer columns], all kinds in all seeds, all of them measured.
+
+    Returns:
+        A pseudo-value a seed (Tukey's jackknife: n times the estimate less n - 1 times the one
+        without this seed), of which the mean is the estimate; NaN for under three seeds.
+    """
+    kinds = logs.index.get_level_values("downsampling").nunique()
+    by_seed = (logs - logs.groupby(level="seed").transform("mean")).groupby(level="seed")
+    deviations = [rows.sort_index().to_numpy().ravel() for _, rows in by_seed]
+    scale = (kinds - 1) * logs.shape[1]
+    return pd.Series(_pseudo_values(np.stack(deviations)) / scale, index=list(by_seed.groups))
+
+
+def _comparable(*tables) -> list[pd.DataFrame]:
+    """The same logs with only what can be compared between kinds in each of the tables.
+
+    That is: seeds in which every kind has a network that could be measured (one that diverged
+    cannot), and layers that all of their networks can measure. No rows without two kinds.
+    """
+    tables = [logs.dropna(how="all") for logs in tables]
+    kinds = set().union(*(logs.index.unique("downsampling") for logs in tables))
+    seeds = [
+        {seed for seed, rows in logs.groupby(level="seed") if len(rows) == len(kinds)}
+        for logs in tables
+    ]
+    seeds = set.intersection(*seeds) if len(kinds) > 1 else set()
+    tables = [logs[logs.index.isin(seeds, level="seed")] for logs in tables]
+    layers = [set(logs.dropna(axis=1)) for logs in tables]
+    return [logs[[x for x in logs if x in set.intersection(*layers)]] for logs in tables]
+
+
+def _variances(variance, reference) -> pd.DataFrame:
+    return pd.concat([variance, reference], axis=1, keys=VARIANCES)
+
+
+def _ratio_of_spreads(above, below) -> pd.DataFrame:
+    above, below = _comparable(above, below)
+    if above.empty:
+        return pd.DataFrame(columns=VARIANCES, dtype=float)
+    return _variances(variance_between_kinds(above), variance_between_kinds(below))
+
+
+def _pseudo_values(vectors) -> np.ndarray:
+    """Of the mean of x·y over all pairs of different rows; none for under three rows."""
+    count = len(vectors)
+    if count < 3:
+        return np.full(count, np.nan)
+
+    def pairs(rows):
+        total = rows.sum(axis=0)
+        return ((total @ total) - (rows * rows).sum()) / (len(rows) * (len(rows) - 1))
+
+    without = [pairs(np.delete(vectors, number, axis=0)) for number in range(count)]
+    return count * pairs(vectors) - (count - 1) * np.array(without)
 
 
 def _between(summary, first, second) -> pd.Series:
@@ -95,13 +156,8 @@ def pooling_increases(results):
 
 
 def kinds_converge(results):
-    initial, trained = _common(*_phases(log_sensitivity, results))
-    return _log_ratio(_spread(trained), _spread(initial))
-
-
-def _log_ratio(first, second) -> pd.Series:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log(first / second).replace([np.inf, -np.inf], np.nan)
+    initial, trained = _phases(log_sensitivity, results)
+    return _ratio_of_spreads(trained, initial)
 
 
 def smoothing(results):
@@ -122,12 +178,13 @@ def training_smooths(results):
 
 def smoothness_converges(results):
     """Kinds start equal in smoothness, so what is asked is how far training takes them apart,
-    compared with how far it takes them all."""
-    initial, trained = _common(*_phases(log_smoothness, results))
+    compared with how far it takes them all (squared, and without bias, as the variance is)."""
+    initial, trained = _comparable(*_phases(log_smoothness, results))
     if trained.empty:
-        return pd.Series(dtype=float)
-    change = (trained - initial).mean(axis=1).groupby(level="seed").mean().abs()
-    return _log_ratio(_spread(trained), change)
+        return pd.DataFrame(columns=VARIANCES, dtype=float)
+    change = (trained - initial).mean(axis=1).groupby(level="seed").mean()
+    squared = pd.Series(_pseudo_values(change.to_numpy()[:, None]), index=change.index)
+    return _variances(variance_between_kinds(trained), squared)
 
 
 def depth(study):
@@ -145,14 +202,15 @@ def depth(study):
 def labels_decide(logs):
     def values(results):
         labels = ("true_labels", "random_labels")
-        true, random = _common(*(logs(results, "main", "trained", task) for task in labels))
-        return _log_ratio(_spread(random), _spread(true))
+        true, random = (logs(results, "main", "trained", task) for task in labels)
+        return _ratio_of_spreads(random, true)
 
     return values
 
 
 def euclidean(results):
-    """Spearman's rank correlation of the two metrics over kinds, layers and phases, of each seed."""
+    """Spearman's rank correlation of the two metrics over kinds, layers and phases, of each seed, as
+    Fisher's z."""
     pairs = []
     for phase in ("initial", "trained"):
         metrics = [
@@ -164,7 +222,8 @@ def euclidean(results):
     if not pairs:
         return pd.Series(dtype=float)
     pairs = pd.concat(pairs)
-    return pairs.groupby(level="seed").apply(lambda rows: rows.rank().corr().iloc[0, 1])
+    found = pairs.groupby(level="seed").apply(lambda rows: rows.rank().corr().iloc[0, 1])
+    return np.arctanh(found.clip(-1 + 1e-9, 1 - 1e-9))
 
 
 def init_smoothness(results):

@@ -7,23 +7,34 @@ from keras import ops
 
 from deformstab.deformation import RandomDeformation
 from deformstab.paper.datasets import Dataset
+from deformstab.paper.image_files import ImageFiles
+
+SAMPLED_FILES = 1024
 
 
 def scaled(dataset: Dataset, scaling: str) -> Dataset:
     """Images in [-1, 1] as they are ("symmetric"), in [0, 1] ("unit"), or "standardized".
 
-    Standardized: each channel less its mean over the training images, over its deviation.
+    Standardized: each channel less its mean over the training images, over its deviation (of images
+    that stay files, over the first `SAMPLED_FILES`).
     """
     if scaling == "symmetric":
         return dataset
+    x_train, x_test = dataset.x_train, dataset.x_test
     if scaling == "unit":
         shift, scale = -1.0, 2.0
     else:
-        shift = dataset.x_train.mean(axis=(0, 1, 2), dtype="float64").astype("float32")
-        scale = dataset.x_train.std(axis=(0, 1, 2), dtype="float64").astype("float32")
+        sample = x_train
+        if isinstance(x_train, ImageFiles):
+            sample = np.asarray(x_train[:SAMPLED_FILES])
+        shift = sample.mean(axis=(0, 1, 2), dtype="float64").astype("float32")
+        scale = sample.std(axis=(0, 1, 2), dtype="float64").astype("float32")
         scale = np.where(scale == 0, np.float32(1), scale)  # a channel without contrast stays zero
-    x_train, x_test = ((x - shift) / scale for x in (dataset.x_train, dataset.x_test))
-    return replace(dataset, x_train=x_train, x_test=x_test)
+    if isinstance(x_train, ImageFiles):
+        x_train = x_train.scaled(shift, scale)
+    else:
+        x_train = (x_train - shift) / scale
+    return replace(dataset, x_train=x_train, x_test=(x_test - shift) / scale)
 
 
 def random_labels(dataset: Dataset, seed: int) -> Dataset:

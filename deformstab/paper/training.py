@@ -13,6 +13,7 @@ import math
 import pathlib
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from deformstab.tables import write_bytes
 CHECK_MARGIN = 0.1
 TRACKED_IMAGES = 512  # training images that give statistics and accuracy while training is tracked
 _EVALUATION_BATCH = 250
+_EVALUATED_BYTES = 2 << 30
 
 
 class Training:
@@ -80,9 +82,8 @@ class Training:
         self.model.optimizer.learning_rate = learning_rate(experiment, self.epoch)
         order = epoch_order(len(images), experiment.seed, self.epoch)
         totals = np.zeros(3)
-        for start in range(0, len(order), experiment.batch_size):
-            batch = order[start : start + experiment.batch_size]
-            loss, accuracy = self.model.train_on_batch(images[batch], labels[batch])
+        for batch, targets in _batches(images, labels, order, experiment.batch_size):
+            loss, accuracy = self.model.train_on_batch(batch, targets)
             self.step += 1
             totals += len(batch) * np.array([1, loss, accuracy], "float64")
             at_step()
@@ -100,10 +101,14 @@ class Training:
     def evaluate(self, images: int | None = None) -> list[float]:
         """Re-estimates batch normalization over the first training images, by default over all.
 
+        All of those that fit into 2 GiB: images that stay files may be more.
+
         Returns:
             The accuracies on them, with batch statistics and in inference mode.
         """
-        x, y = self.data.x_train[:images], self.data.y_train[:images]
+        x, y = self.data.x_train, self.data.y_train
+        images = min(images or len(x), max(1, _EVALUATED_BYTES // (4 * math.prod(x.shape[1:]))))
+        x, y = np.asarray(x[:images]), y[:images]
         if self.measured is not self.model:
             self.measured.set_weights(self.model.get_weights())
         outputs = reestimate_batch_normalization(self.measured, x, self.experiment.batch_size)
@@ -189,6 +194,22 @@ def learning_rate(experiment, epoch: int) -> float:
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the training images in an epoch."""
     return np.random.default_rng([seed, 1, epoch]).permutation(images)
+
+
+def _batches(images, labels, order, size):
+    """(images, labels) of each step; the next ones are read, from files maybe, meanwhile."""
+
+    def read(start):
+        batch = order[start : start + size]
+        return images[batch], labels[batch]
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, 0)
+        for start in range(size, len(order) + size, size):
+            batch = coming.result()
+            if start < len(order):
+                coming = reader.submit(read, start)
+            yield batch
 
 
 def is_tracked(step: int) -> bool:

@@ -11,7 +11,9 @@ from deformstab.paper.figures import (
     figure3,
     figure4,
     figure5,
+    over_training,
     pooling,
+    trajectory,
 )
 
 
@@ -54,6 +56,8 @@ FIGURES = {
     "A2": _spec(approximation, "translation"),
     "A3": _spec(approximation, "rotation"),
     "pooling": _spec(pooling),
+    "trajectory": _spec(trajectory),
+    "over_training": _spec(over_training),
 }
 PANELS = {  # the paper's panels, each with the studies whose runs it needs
     "2a": ("large",),
@@ -68,6 +72,11 @@ PANELS = {  # the paper's panels, each with the studies whose runs it needs
     "5a": ("filters",),
     "5b": ("main",),
 }
+
+
+def needs_tracking(name: str) -> bool:
+    """Whether a figure shows what is measured while networks train (`Preset.track`)."""
+    return "trajectory" in FIGURES[name].tables
 
 
 def resolve(names) -> dict[str, set]:

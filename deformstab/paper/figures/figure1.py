@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.deformation import RandomDeformation
+from deformstab.paper import datasets
 from deformstab.paper.datasets import photograph
 from deformstab.paper.figures import style
 from deformstab.splines import control_grid
@@ -45,8 +46,8 @@ def plot(results):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
 
-        paper = RandomDeformation(5, 10.0, seed=0)
-        originals = np.stack([_square(name) for name in _EXAMPLES])
+        points, reach, originals = _examples(results.preset)
+        paper = RandomDeformation(points, reach, seed=0)
         copies = ops.convert_to_numpy(paper.deform(originals, paper.draw(len(originals), seed=1)))
         for axis, original in zip(first, originals):
             style.show(axis, original)
@@ -58,15 +59,37 @@ def plot(results):
 
 
 def caption(results):
+    preset = results.preset
+    points, reach, originals = _examples(preset)
+    what = "Photographs"
+    differs = "photographs bundled with scikit-image and scikit-learn in place of ImageNet's."
+    if _has_own(preset):
+        what = f"Images of {datasets.title(preset.large_dataset, preset.large_data_dir)}"
+        differs = "which images are shown."
     return (
         "Figure 1. (a) Each point of a 4×4 control grid in the output image gets a random source "
         f"(arrows run from the source to the point; up to {_REACH:g} px in y and in x, more than the "
         "paper's strength, to be seen); a thin plate spline through them is the field; the deformed "
-        "image takes at an arrow's tip the original's colour at its tail. (b) Photographs of 224 px "
-        "and one deformation of each, 5×5 control points and up to 10 px, the paper's for ImageNet. "
-        "Differs from the paper: photographs bundled with scikit-image and scikit-learn in place "
-        "of ImageNet's."
+        f"image takes at an arrow's tip the original's colour at its tail. (b) {what} of "
+        f"{originals.shape[1]} px and one deformation of each, {points}×{points} control points and "
+        f"up to {reach:g} px, the paper's for ImageNet. Differs from the paper: {differs}"
     )
+
+
+def _has_own(preset) -> bool:
+    """Whether the larger images are read from disk, and large enough to be looked at."""
+    return preset.large_data_dir is not None and preset.large_image_size >= 128
+
+
+def _examples(preset):
+    """(control points, reach, images) of panel b."""
+    if not _has_own(preset):
+        return 5, 10.0, np.stack([_square(name) for name in _EXAMPLES])
+    source = (preset.large_dataset, preset.large_data_dir, preset.large_image_size)
+    images = datasets.load(*source, train_images=20, test_images=512)
+    _, first = np.unique(images.y_test, return_index=True)
+    shown = images.x_test[np.sort(first)[: len(_EXAMPLES)]]
+    return preset.large_control_points, preset.reach_of_large, shown
 
 
 def _square(name):

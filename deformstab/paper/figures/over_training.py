@@ -1,0 +1,82 @@
+"""The claims about trained networks against the length of training."""
+
+import numpy as np
+
+from deformstab.paper import alternatives, paths
+from deformstab.paper.claims import CLAIMS as ALL_CLAIMS
+from deformstab.paper.figures import style
+
+STUDIES = ("main",)
+TABLES = ("trajectory", "claims_over_training")
+CLAIMS = (
+    "training-changes-stability",
+    "kinds-converge",
+    "training-smooths",
+    "smoothness-converges",
+    "depth-trend",
+    "labels-decide-smoothness",
+    "labels-decide-stability",
+)
+TITLE = "What the claims would be, had training stopped earlier"
+_TASKS = {"true_labels": ("-", "true labels"), "random_labels": ("--", "random labels")}
+
+
+def plot(results):
+    table = alternatives.claims_over_training(results)
+    fig, axes = style.figure(7.2, 4.4, nrows=2, ncols=4, sharex=True)
+    with style.context():
+        _accuracy(axes.flat[0], paths.full_paths(results))
+        for axis, claim, letter in zip(axes.flat[1:], CLAIMS, "bcdefgh"):
+            style.panel(axis, letter, claim)
+            rows = table[table["claim"] == claim] if len(table) else table
+            if rows.empty or rows["value"].isna().all():
+                style.not_run(axis)
+            else:
+                _draw(axis, rows, next(each for each in ALL_CLAIMS if each.id == claim))
+        for axis in axes[-1]:
+            axis.set_xlabel("step")
+        style.legend(fig, [axes.flat[0]])
+    return fig
+
+
+def caption(results):
+    return (
+        "Claims over training. (a) Accuracy on the training images (mean over seeds; full: true "
+        "labels, dashed: random labels). (b–h) Value of each claim with its 95 % interval had "
+        "every network stopped at that step, networks that ended earlier as they ended; dotted: the "
+        "claimed bound, shaded on its claimed side; an interval that leaves the panel is unbounded or "
+        f"too wide to show. One path, not many tests. {results.describe('main')}. Statistics: "
+        "claims.md; numbers: tables/claims_over_training.csv. Not in the paper."
+    )
+
+
+def _accuracy(axis, table):
+    style.panel(axis, "a", "training accuracy")
+    if table.empty:
+        style.not_run(axis)
+        return
+    networks = table.drop_duplicates(["task", "downsampling", "seed", "step"])
+    means = networks.dropna(subset="accuracy_train").groupby(["task", "downsampling", "step"])
+    means = means["accuracy_train"].mean()
+    for (task, kind), line in means.groupby(level=["task", "downsampling"], sort=False):
+        dashes, _ = _TASKS.get(task, (":", task))
+        label = style.KIND_LABELS[kind] if task == "true_labels" else None
+        steps = line.index.get_level_values("step")
+        axis.plot(steps, line, dashes, color=style.KIND_COLOURS[kind], lw=1, label=label)
+    axis.set(xscale="log", ylim=(0, 1.02))
+
+
+def _draw(axis, rows, claim):
+    steps, low, high = rows["step"], rows["low"], rows["high"]
+    axis.plot(steps, rows["value"], "o-", ms=2.5, lw=1, color="0.15")
+    finite = rows[["value", "low", "high"]].replace([np.inf, -np.inf], np.nan)
+    # Wide intervals of the first steps would flatten what follows: half of them are to fit.
+    shown = [*finite["value"].dropna(), finite["low"].median(), finite["high"].median()]
+    bottom, top = np.nanmin([*shown, claim.bound]), np.nanmax([*shown, claim.bound])
+    bottom, top = (edge + sign * 0.1 * (top - bottom) for edge, sign in ((bottom, -1), (top, 1)))
+    axis.fill_between(steps, low, high.clip(upper=10 * top), color="0.15", alpha=0.15, lw=0)
+    axis.axhline(claim.bound, ls=":", lw=0.8, color="C2")
+    edge = top if claim.below is None else bottom
+    axis.axhspan(claim.bound, edge, color="C2", alpha=0.08, lw=0)
+    axis.set(xscale="log", ylim=(bottom, top))
+    axis.xaxis.set_major_formatter("{x:g}")

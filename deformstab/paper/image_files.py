@@ -1,0 +1,154 @@
+"""Folders of images: read whole, or, as ImageNet does not fit into memory, when they are needed."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# ImageNet's usual preparation: the shorter side to 256 pixels, of which the central 224 are kept.
+_MARGIN = 256 / 224
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files that can be used as an array of float32, [images, size, size, 3].
+
+    A slice is again an `ImageFiles`, an array of indices reads those files, on all cores.
+
+    Attributes:
+        paths: of the files.
+        size: pixels of a side. An image that has that size already is taken as it is; of any other
+            the shorter side is brought to size · 256/224 pixels, and the centre kept.
+        shift, scale: pixels are in [-1, 1]; of these, (pixel - shift) / scale is given.
+    """
+
+    paths: tuple
+    size: int
+    shift: float | np.ndarray = 0.0
+    scale: float | np.ndarray = 1.0
+
+    @property
+    def shape(self) -> tuple:
+        return (len(self.paths), self.size, self.size, 3)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, which):
+        if isinstance(which, slice):
+            return dataclasses.replace(self, paths=self.paths[which])
+        if np.ndim(which) == 0:
+            return self[np.array([which])][0]
+        images = np.empty((len(which), *self.shape[1:]), "float32")
+
+        def read(place):
+            images[place] = _pixels(self.paths[which[place]], self.size)
+
+        list(_readers().map(read, range(len(which))))  # a list, so that errors are raised here
+        return (images - self.shift) / self.scale
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[np.arange(len(self))], dtype)
+
+    def scaled(self, shift, scale) -> "ImageFiles":
+        """The same images with (pixel - shift) / scale for each pixel."""
+        return dataclasses.replace(
+            self, shift=self.shift + self.scale * shift, scale=self.scale * scale
+        )
+
+
+def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
+    """(files, labels, names of classes) of a folder `{class}/*.{jpg,png}`, in sorted order.
+
+    Args:
+        path: of the folder.
+        like: the names of classes that it must have, those of the training images.
+
+    Raises:
+        ValueError: a class without images, no class, or other classes than `like`.
+    """
+    path = pathlib.Path(path)
+    names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    if like is not None and names != like:
+        odd = sorted({*names} ^ {*like})
+        raise ValueError(
+            f"{path} has {len(names)} classes, the training images {len(like)}; only one of them has "
+            f"{', '.join(odd[:5])}{', …' if len(odd) > 5 else ''}"
+        )
+    files, labels = [], []
+    for label, name in enumerate(names):
+        with os.scandir(path / name) as entries:
+            found = [e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)]
+        if not found:
+            raise ValueError(f"{path / name} has no .jpg or .png image")
+        files += sorted(found)
+        labels += [label] * len(found)
+    if not files:
+        raise ValueError(f"{path} is empty: it needs a folder of images for each class")
+    return files, np.array(labels), names
+
+
+def image_folder(path) -> list[np.ndarray]:
+    """[images, labels] to train on, then to test on, from `{train,test}/{class}/*.{jpg,png}`.
+
+    All of one size, as uint8. Of `{class}/*.{jpg,png}` both are the same arrays.
+    """
+    names, arrays = None, []
+    flat = not (path / "train").is_dir() and any(
+        file.suffix.lower() in IMAGE_SUFFIXES for file in path.glob("*/*")
+    )
+    for part in (".",) if flat and not (path / "test").is_dir() else ("train", "test"):
+        if not (path / part).is_dir():
+            raise FileNotFoundError(f"data_dir {path} has no folder {part}/")
+        files, labels, names = class_folders(path / part, like=names)
+        images = []
+        for file in files:
+            pixels = np.asarray(_rgb(file))
+            if images and pixels.shape != images[0].shape:
+                raise ValueError(
+                    f"images must have one size: {files[0]} has {images[0].shape[:2]}, {file} has "
+                    f"{pixels.shape[:2]} (height, width); resize or crop them first"
+                )
+            images.append(pixels)
+        arrays += [np.stack(images), labels]
+    return arrays if len(arrays) == 4 else arrays * 2
+
+
+@functools.cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="deformstab-images")
+
+
+def _pixels(path, size) -> np.ndarray:
+    """An image of a size, in [-1, 1]."""
+    from PIL import Image
+
+    side = round(size * _MARGIN)
+    image = _rgb(path, 2 * side)
+    if image.size != (size, size):
+        ratio = side / min(image.size)
+        larger = tuple(max(side, round(length * ratio)) for length in image.size)
+        image = image.resize(larger, Image.Resampling.BICUBIC)
+        left, top = ((length - size) // 2 for length in larger)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image, "float32") / np.float32(127.5) - 1
+
+
+def _rgb(path, enough=None):
+    """An image of three channels; of a JPEG no larger than it need be to have `enough` pixels."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise OSError(f"its pixels ({image.mode}) have more than 8 bits")
+            if enough is not None:
+                image.draft("RGB", (enough, enough))
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
