@@ -353,9 +353,9 @@ def test_mnist_that_lies_on_disk_needs_no_network(monkeypatch, tmp_path):
 
 
 def test_an_unknown_data_set_lists_the_known_ones():
-    with pytest.raises(ValueError, match="'imagenet'") as caught:
-        datasets.load("imagenet")
-    known = "photos digits cifar10 mnist fashion_mnist npz folder".split()
+    with pytest.raises(ValueError, match="'svhn'") as caught:
+        datasets.load("svhn")
+    known = "photos digits cifar10 mnist fashion_mnist npz folder imagenet".split()
     for name in known:
         assert name in str(caught.value)
     assert list(datasets.DATASETS) == known
@@ -476,8 +476,8 @@ def test_a_folder_that_is_empty_or_incomplete_says_so(tmp_path):
         "empty": (lambda root: [remove(root, "train"), remove(root, "test")], "empty.*train/"),
         "one": (one_class, "one has one class"),
         "no_images": (lambda root: [f.unlink() for f in root.rglob("bee/*.png")], "bee"),
-        "mismatch": (lambda root: remove(root, "test/bee"), r"\['ant', 'bee'\].*\['ant'\]"),
-        "more": (lambda root: (root / "test/cat").mkdir(), r"\['ant', 'bee'\].*'cat'"),
+        "mismatch": (lambda root: remove(root, "test/bee"), "test has 1 classes.* 2; .*bee"),
+        "more": (lambda root: (root / "test/cat").mkdir(), "test has 3 classes.* 2; .*cat"),
     }
     for name, (damage, message) in cases.items():
         root = folder(tmp_path / name)

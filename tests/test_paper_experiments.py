@@ -226,8 +226,9 @@ def test_the_content_of_data_on_disk_is_part_of_an_experiment(tmp_path):
 def test_a_configuration_is_every_choice_as_json_has_it():
     configuration = QUICK.configuration()
     assert json.loads(json.dumps(configuration)) == configuration
-    fields = {field.name for field in dataclasses.fields(Preset)} - {"demonstration", "studies"}
-    assert set(configuration) == fields
+    # These say which runs there are, not what they are: a folder may come by them one by one.
+    which = {"demonstration", "studies", "recipes", "recipes_seeds"}
+    assert set(configuration) == {field.name for field in dataclasses.fields(Preset)} - which
     assert configuration["downsampling"] == list(DOWNSAMPLING_KINDS)
     assert dataclasses.replace(QUICK, epochs=5).configuration() != configuration
 
@@ -282,10 +283,9 @@ def test_a_configuration_is_every_choice_as_json_has_it():
         ({"large_downsampling": ("min",)}, "'min'.*subsample, max"),
         ({"tasks_downsampling": "min"}, "'min'.*subsample, max"),
         ({"filters_downsampling": "min"}, "'min'.*subsample, max"),
-        ({"dataset": "imagenet"}, "'imagenet'.*photos, digits"),
-        ({"tasks_dataset": "imagenet"}, "'imagenet'.*photos, digits"),
-        ({"large_dataset": "imagenet"}, "'imagenet'.*photos, digits"),
-        ({"dataset": "folder"}, "folder.*data_dir"),
+        ({"dataset": "svhn"}, "'svhn'.*photos, digits"),
+        ({"tasks_dataset": "svhn"}, "'svhn'.*photos, digits"),
+        ({"large_dataset": "svhn"}, "'svhn'.*photos, digits"),
         ({"dataset": "npz", "data_dir": "/nowhere/at_all.npz"}, "at_all.npz does not exist"),
         ({"tasks_dataset": "npz", "tasks_data_dir": "/nowhere/x.npz"}, "x.npz does not exist"),
         ({"large_dataset": "folder", "large_data_dir": "/nowhere"}, "/nowhere does not exist"),
@@ -295,6 +295,24 @@ def test_a_configuration_is_every_choice_as_json_has_it():
 def test_a_choice_that_cannot_be_is_refused_before_any_work(changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         small_preset(**changes)
+
+
+@pytest.mark.parametrize("name", ["dataset", "tasks_dataset", "large_dataset"])
+def test_data_that_must_be_said_where_are_asked_for_before_any_work(name):
+    preset = small_preset(**{name: "folder"})  # --data_dir may follow: presets do without it
+    with pytest.raises(ValueError, match=r"folder.*data_dir"):
+        preset.experiments()
+
+
+def test_the_presets_differ_in_what_they_are_for():
+    small, full, imagenet = (PRESETS[name] for name in ("cifar10-small", "cifar10", "imagenet"))
+    assert [each.name for each in PRESETS.values()] == list(PRESETS)
+    assert small.blocks == full.blocks == ((2, 32), (2, 64), (2, 128), (2, 256))
+    assert small.large_image_size == imagenet.large_image_size == 224
+    assert full.train_images == 50_000
+    assert small.seeds == full.seeds == imagenet.seeds == 5
+    with pytest.raises(ValueError, match=r"imagenet.*data_dir"):
+        imagenet.experiments()
 
 
 @pytest.mark.parametrize(

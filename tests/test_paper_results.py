@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from deformstab.paper.experiments import STUDIES
-from deformstab.paper.presets import Preset
+from deformstab.paper.preset import Preset
 from deformstab.paper.results import Results
 
 RUN_COLUMNS = (
