@@ -36,7 +36,8 @@ def plausible(experiment, quantity, phase, metric, layer):
 
 @pytest.fixture(scope="module")
 def results():
-    return made_results(small_preset(seeds=len(SEEDS)), plausible)
+    studies = ("main", "large", "tasks", "filters")
+    return made_results(small_preset(seeds=len(SEEDS)), plausible, studies)
 
 
 def claim(identity, figure):

@@ -14,6 +14,7 @@ RECIPES = {
     "inputs_unit": {"input_scaling": "unit"},
     "inputs_standardized": {"input_scaling": "standardized"},
     "half_the_images": {"train_images": 0.5},
+    "twice_the_images": {"train_images": 2},
     "batches_times_4": {"batch_size": 4},
     "learning_rate_tenth": {"learning_rate": 0.1},
     "sgd": {"optimizer": "sgd", "learning_rate": 30},
