@@ -335,7 +335,7 @@ def test_holm_counts_what_is_tested_and_nothing_else():
 
 def test_of_fourteen_claims_that_are_on_their_bounds_hardly_ever_one_has_a_verdict():
     """5 % of reproductions may have any false verdict, however many claims there are."""
-    runs, rng = 800, np.random.default_rng(0)
+    runs, rng = 400, np.random.default_rng(0)
     bounds = [1, 1, 0.5, 0.5]
     spreads = [
         [fast_variances(made_logs(rng, runs, size, 0.4 * size, 10, 0.5)) for size in (bound, 1.0)]

@@ -174,7 +174,9 @@ def panel(axis, letter: str, title: str):
 def not_run(axis):
     """Says in a panel that its runs were not asked for."""
     axis.text(0.5, 0.5, "not run", ha="center", va="center", color="0.5", transform=axis.transAxes)
-    axis.set(xticks=[], yticks=[])
+    axis.set_xticks([])
+    if len(axis.get_shared_y_axes().get_siblings(axis)) == 1:  # else they are its neighbours' too
+        axis.set_yticks([])
 
 
 def show(axis, image):
@@ -192,7 +194,7 @@ def save(fig: Figure, caption: str, path) -> None:
         fig.draw_without_rendering()
         fig.set_layout_engine("none")
         width, height = fig.get_size_inches()
-        text = textwrap.fill(caption, int(width * 19))
+        text = textwrap.fill(caption, int(width * 18))
         # Whole pixels, so that a longer caption moves no pixel of the figure above it.
         space = round((0.135 * (text.count("\n") + 1) + 0.15) * _DPI) / _DPI
         fig.text(0.01, -0.08 / height, text, va="top", ha="left", fontsize=7, color="0.25")

@@ -33,6 +33,8 @@ def plot(results):
             axis.set_title(style.KIND_LABELS[kind].replace(" + ", " +\n"))
         for axis in axes[-1]:
             axis.set_xlabel("step")
+            if len(table):
+                _steps(axis, table["step"].max())
         _depth_bar(fig, axes)
     return fig
 
@@ -71,14 +73,19 @@ def _draw(axis, table):
         axis.plot(path.index, path, color=colour, lw=1)
         half = paths.half_way(path)
         axis.plot(path.index[half], path.iloc[half], "x", color=colour, ms=4, mew=1)
-    # Step 0 has its place a third of a decade to the left of step 1.
-    axis.set_xscale("symlog", linthresh=1, linscale=0.3)
-    longest = table["step"].max()
+    if start:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+def _steps(axis, longest):
+    """The x axis that all panels share: step 0 stands half a decade to the left of step 1."""
+    axis.set_xscale("symlog", linthresh=1, linscale=0.5)
     axis.set_xlim(-0.15, longest * 1.1)
     decades = [step for step in (1, 10, 100, 1000, 10_000, 100_000) if step <= longest]
     axis.set_xticks([0, *decades], ["init", *map(str, decades)])
-    if start:
-        axis.set_yscale("log")
 
 
 def _depth_bar(fig, axes):
