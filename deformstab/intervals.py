@@ -42,8 +42,13 @@ def ratio_interval(numerator, denominator, confidence: float = 0.95) -> tuple[fl
     # a r² + b r + c ≤ 0 for the ratios in the interval.
     a, b = bottom**2 - error[1, 1], -2 * (top * bottom - error[0, 1])
     c = top**2 - error[0, 0]
-    roots = np.roots([a, b, c]) if a else np.array([])
-    positive = sorted(root.real for root in roots if abs(root.imag) < 1e-12 and root.real > 0)
+    inner = b**2 - 4 * a * c
+    if a > 0:
+        inner = max(inner, 0)  # top / bottom is in the interval, whatever rounding says
+    positive = []
+    if a and inner >= 0:
+        roots = ((-b + sign * np.sqrt(inner)) / (2 * a) for sign in (-1, 1))
+        positive = sorted(float(root) for root in roots if root > 0)
     if a <= 0 or bottom <= 0:
         return ratio, positive[0] if c > 0 and top > 0 and positive else 0.0, np.inf
     return ratio, positive[0] if c > 0 and positive else 0.0, positive[-1] if positive else 0.0

@@ -250,7 +250,7 @@ def test_the_verdict_follows_the_test(results, values, bounds, verdict):
         assert row["note"] == "too few seeds for an interval"
     if verdict == "not tested":
         assert np.isnan([row["value"], row["p"], row["p_holm"]]).all()
-        assert row["note"] == "the runs it needs were not asked for"
+        assert row["note"] == "the runs it needs are missing, or could not be measured"
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_without_runs_nothing_is_tested(tables):
     assert set(table["verdict"]) == {"not tested"}
     assert (table["seeds"] == 0).all()
     assert table[["value", "low", "high", "p", "p_holm"]].isna().all(axis=None)
-    assert set(table["note"]) == {"the runs it needs were not asked for"}
+    assert set(table["note"]) == {"the runs it needs are missing, or could not be measured"}
     assert list(table.columns) == COLUMNS
 
 

@@ -9,15 +9,15 @@ smoothness of the 3×3 filters. Where the question is how far kinds are apart, t
 ratio of two *spreads*: the square root of the variance between kinds of these logs in a layer, mean
 over layers, with the variance between seeds taken out (`statistics.variance_between_kinds`).
 
-Intervals are of 95 %: Student's t over the seeds, of a ratio of variances Fieller's, which holds the
-ratios that the t test does not reject. The test is the t test of the claim's bound, two-sided, and
-its p-values are adjusted for the number of rows that are tested (Holm 1979). Verdict: *reproduced*
-when the adjusted p-value is below 0.05 and the value on the claimed side of the bound, *not
-reproduced* when it is on the other, *inconclusive* otherwise. Claims of likeness have a margin for
-bound, in units of what is claimed: after training, kinds are to be at most half as far apart as
-before. *Not tested*: the runs are missing, or batch normalization is not to be trusted: training
-accuracy in inference mode and with batch statistics differ by more than 0.05 in a network that the
-claim is built on.
+Intervals are of 95 %: Student's t over the seeds, of a ratio of variances Fieller's, which holds
+the ratios that the t test does not reject. The test is the t test of the claim's bound, two-sided,
+and its p-values are adjusted for the number of rows that are tested (Holm 1979). Verdict:
+*reproduced* when the adjusted p-value is below 0.05, the bound outside the interval and the value
+on the claimed side of it, *not reproduced* when it is on the other, *inconclusive* otherwise.
+Claims of likeness have a margin for bound, in units of what is claimed: after training, kinds are
+to be at most half as far apart as before. *Not tested*: the runs are missing, or batch
+normalization is not to be trusted: training accuracy in inference mode and with batch statistics
+differ by more than 0.05 in a network that the claim is built on.
 """
 
 from collections.abc import Callable
@@ -71,8 +71,10 @@ class Claim:
         if isinstance(values, pd.DataFrame):
             variance, reference = (values[column] for column in statistics.VARIANCES)
             away = variance - self.bound**2 * reference
-            found = np.sqrt(ratio_interval(variance, reference))
-            return (*map(float, found), mean_p_value(away), float(away.mean()))
+            found = [float(number) for number in np.sqrt(ratio_interval(variance, reference))]
+            # Neither spread is more than that between seeds: there is no ratio to judge.
+            p = 1.0 if np.isnan(found[0]) and len(away) > 1 else mean_p_value(away)
+            return (*found, p, float(away.mean()))
         bound = float(self.to_scale(self.bound))
         mean, low, high = mean_interval(values)
         found = (float(self.from_scale(number)) for number in (mean, low, high))
@@ -88,7 +90,7 @@ def evaluate(results, chosen=None) -> pd.DataFrame:
         row["p_holm"] = p_holm
         if row["verdict"] is None:
             row["verdict"] = INCONCLUSIVE
-            if p_holm < SIGNIFICANCE:
+            if p_holm < SIGNIFICANCE and not row["low"] <= claim.bound <= row["high"]:
                 claimed = is_above == (claim.below is None)
                 row["verdict"] = REPRODUCED if claimed else NOT_REPRODUCED
             elif row["p"] < SIGNIFICANCE:
@@ -105,12 +107,13 @@ def _row(claim, results) -> tuple[dict, bool]:
     verdict, note = None, _unfinished(results, claim.trained)
     gap = _accuracy_gap(results, claim.trained)
     if seeds == 0:
-        verdict, note = NOT_TESTED, "the runs it needs were not asked for"
+        verdict, note = NOT_TESTED, "the runs it needs are missing, or could not be measured"
     elif gap > ACCURACY_TOLERANCE:
         verdict = NOT_TESTED
-        note = f"training accuracy with batch statistics and in inference differ by {gap:.3f}"
+        gap = f"training accuracy with batch statistics and in inference differ by {gap:.3f}"
+        note = _join(gap, note)
     elif np.isnan(p):
-        verdict, note = INCONCLUSIVE, "too few seeds for an interval"
+        verdict, note = INCONCLUSIVE, _join("too few seeds for an interval", note)
     row = {
         "claim": claim.id,
         "sentence": claim.sentence,
@@ -120,7 +123,7 @@ def _row(claim, results) -> tuple[dict, bool]:
         "value": value,
         "low": low,
         "high": high,
-        "seeds": len(values),
+        "seeds": len(values) or seeds,
         "p": p,
         "verdict": verdict,
         "note": note,
@@ -158,7 +161,7 @@ def _unfinished(results, trained) -> str:
     targets = training["task"].map({"random_labels": preset.random_stop_accuracy})
     aimed = training[targets.fillna(preset.stop_accuracy) > 0]
     count = int((~aimed["fits"].astype(bool)).sum()) if len(aimed) else 0
-    return f"{count} of {len(training)} networks stopped before they fitted" if count else ""
+    return f"{count} of {len(aimed)} networks stopped before they fitted" if count else ""
 
 
 _TRUE, _RANDOM = ("main", "true_labels"), ("main", "random_labels")

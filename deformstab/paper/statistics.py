@@ -221,7 +221,7 @@ def euclidean(results):
             pairs.append(pd.concat([logs.stack() for logs in metrics], axis=1))
     if not pairs:
         return pd.Series(dtype=float)
-    pairs = pd.concat(pairs)
+    pairs = pd.concat(pairs).dropna()
     found = pairs.groupby(level="seed").apply(lambda rows: rows.rank().corr().iloc[0, 1])
     return np.arctanh(found.clip(-1 + 1e-9, 1 - 1e-9))
 
