@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,10 @@ def table(rows, columns: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
+# As mkstemp completes the names that write_bytes gives it.
+_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf)\.[a-z0-9_]{8}")
+
+
 def write_bytes(content: bytes, path) -> None:
     """Writes a file so that a reader finds the old content or the new one, nothing between."""
     path = pathlib.Path(path)
@@ -122,6 +127,13 @@ def write_bytes(content: bytes, path) -> None:
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_temporaries(folder, names="*") -> None:
+    """Removes what a kill in the middle of `write_bytes` leaves in a folder, of these names."""
+    for path in pathlib.Path(folder).glob(f".{names}.*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_text(text: str, path) -> None:

@@ -13,6 +13,7 @@ from test_paper_results import RUN_COLUMNS, made_run, small_preset
 
 import deformstab
 from deformstab.paper import approximations, experiments, report, runs
+from deformstab.paper import reproduce as reproduction
 from deformstab.paper.pooling import pooling_shifts
 from deformstab.paper.presets import PRESETS, Preset
 from deformstab.paper.reproduce import reproduce
@@ -479,3 +480,23 @@ def test_the_results_that_are_committed_are_of_the_preset_as_it_is():
     # A choice that there was not yet when they were computed was what its default is.
     found = Preset("").configuration() | found["configuration"]
     assert found == PRESETS["quick"].configuration()
+
+
+def test_what_a_kill_left_half_written_goes_and_nothing_else_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduction, "_run", lambda *_: None)
+    monkeypatch.setattr(reproduction, "_check", lambda *_: None)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / ".provenance.json.ab12_xyz").write_text("{")  # the very first write of all
+    reproduce(SMALLEST, folder, ["pooling"])
+    halves = [
+        ".README.md.abcdefgh",
+        "tables/.choices.csv.01234567",
+        "figures/.figure_1.png.a_b_c_d_",
+    ]
+    others = [".README.md.bak", ".notes.abcdefgh", "tables/.keep"]
+    for name in halves + others:
+        (folder / name).write_text("")
+    reproduce(SMALLEST, folder, ["pooling"])
+    assert not any((folder / name).exists() for name in halves)
+    assert all((folder / name).exists() for name in others)

@@ -67,6 +67,7 @@ def made_run(experiment, value=drawn) -> dict[str, pd.DataFrame]:
                 sensitivity = value(experiment, "sensitivity", phase, metric, layer)
                 row = {"layer": layer, "layer_index": index, "metric": metric}
                 row |= {"sensitivity": sensitivity, "images": experiment.measured_images}
+                row["distance"] = sensitivity / 2
                 found["sensitivity"].append({**which, **row, "note": "", "phase": phase})
         kernels = [(name, 3) for name in KERNELS]
         if experiment.downsampling.startswith("strided"):  # not comparable, in between the others

@@ -76,8 +76,14 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     add("as stated", results, _OF_RECIPES)
     for variant in variants["variant"].unique() if len(variants) else ():
         add(variant, with_variant(results, variant), _OF_VARIANTS)
+    for choice, table in _other_measures(results.tables["sensitivity"]):
+        tables = {**results.tables, "sensitivity": table}
+        add(choice, dataclasses.replace(results, tables=tables), _OF_VARIANTS)
     if len(results.tables.get("trajectory", ())):
         add("statistics re-estimated at the start", from_first_step(results), _OF_VARIANTS)
+    kinds = results.preset.downsampling
+    for kind in kinds if len(kinds) > 2 else ():
+        add(f"without {kind}", _without_kind(results, kind), _OF_RECIPES)
     if len(recipes):
         seeds = sorted(recipes["seed"].unique())
         add(f"as stated, {len(seeds)} seeds", _with_seeds(results, seeds), _OF_RECIPES)
@@ -149,6 +155,22 @@ def with_variant(results: Results, variant: str) -> Results:
 def _with_seeds(results, seeds) -> Results:
     return _replace(
         results, lambda table: table[table["seed"].isin(seeds)] if len(table) else table
+    )
+
+
+def _other_measures(table):
+    """(choice, sensitivities) of the same measurements, summarized otherwise."""
+    cosine = table[table["metric"] == "cosine"]
+    yield "Euclidean distance", table[table["metric"] == "euclidean"].assign(metric="cosine")
+    yield "distance, not over its baseline", cosine.assign(sensitivity=cosine["distance"])
+    last = cosine.groupby("study")["layer_index"].transform("max")
+    yield "last layer only", cosine[cosine["layer_index"] == last]
+
+
+def _without_kind(results, kind) -> Results:
+    """Which kind it is that decides a claim."""
+    return _replace(
+        results, lambda table: table[table["downsampling"] != kind] if len(table) else table
     )
 
 

@@ -99,14 +99,9 @@ def _on_ray(ray, workers, address, experiments, execute, started):
     finally:
         ray.shutdown()
     if failed:
-        causes = [(each.id, getattr(error, "cause", None) or error) for each, error in failed]
-        told = [f"{name}: {type(cause).__name__}: {cause}" for name, cause in causes[:3]]
-        told = [
-            f"{len(failed)} of {len(experiments)} runs failed",
-            *told,
-            *["…"] * (len(failed) > 3),
-        ]
-        raise RunsFailed("\n  ".join(told)) from failed[0][1]
+        told = [_told(*each) for each in failed[:3]] + ["…"] * (len(failed) > 3)
+        message = "\n  ".join([f"{len(failed)} of {len(experiments)} runs failed", *told])
+        raise RunsFailed(message) from failed[0][1]
 
 
 def _connect(ray, address, cores) -> None:
@@ -114,7 +109,6 @@ def _connect(ray, address, cores) -> None:
     package = pathlib.Path(__file__).parent.parent
     options = {"runtime_env": {"py_modules": [str(package)]}, "logging_level": "warning"}
     if address is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as it is anyway, but for a warning
         options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": 2**27}
     try:
         ray.init(address or "local", log_to_driver=False, **options)
@@ -165,3 +159,8 @@ _fingerprint = functools.lru_cache(datasets.fingerprint)  # a worker has many ru
 def _versions() -> dict[str, str]:
     names = ("numpy", "scipy", "keras", keras.backend.backend())
     return {name: importlib.import_module(name).__version__ for name in names}
+
+
+def _told(experiment, error) -> str:
+    cause = getattr(error, "cause", None) or error
+    return f"{experiment.id}: {type(cause).__name__}: {cause}"

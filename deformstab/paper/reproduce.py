@@ -21,7 +21,7 @@ from deformstab.paper.figures import FIGURES, needs_tracking, resolve, style
 from deformstab.paper.preset import NOT_COUNTED, Preset
 from deformstab.paper.results import Results
 from deformstab.splines import warn_if_folding
-from deformstab.tables import provenance, write_csv, write_json, write_text
+from deformstab.tables import provenance, remove_temporaries, write_csv, write_json, write_text
 
 _PROVENANCE = "provenance.json"
 
@@ -51,7 +51,10 @@ def reproduce(
     """
     wanted = _drawable(resolve(figures), preset, figures)
     output_dir = pathlib.Path(output_dir)
+    remove_temporaries(output_dir, _PROVENANCE)  # a kill's, before the folder was anybody's
     _refuse_other_results(output_dir, preset)
+    for folder in ("", "tables", "figures", "runs"):
+        remove_temporaries(output_dir / folder)
     experiments = preset.experiments()  # once: it reads all data from disk to identify it
     needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
     _check(needed)

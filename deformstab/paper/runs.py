@@ -22,7 +22,13 @@ from deformstab.paper.experiments import Experiment
 from deformstab.paper.training import TRACKED_IMAGES, Training, accuracy, is_tracked, predict
 from deformstab.sensitivity import measure_sensitivity
 from deformstab.smoothness import filter_smoothness
-from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv, write_json
+from deformstab.tables import (
+    SENSITIVITY_COLUMNS,
+    SMOOTHNESS_COLUMNS,
+    from_csv,
+    remove_temporaries,
+    write_json,
+)
 
 # Of an experiment in every row of every table: what figures and claims choose and group by.
 RUN_COLUMNS = (
@@ -212,6 +218,7 @@ def keep(experiment: Experiment, result: dict, folder) -> None:
     path = _path(experiment, folder)
     write_json(result, path)
     path.with_suffix(".partial.npz").unlink(missing_ok=True)
+    remove_temporaries(path.parent, f"{experiment.id}.*")  # of workers that were killed
 
 
 def finished(experiment: Experiment, folder) -> bool:
@@ -234,14 +241,11 @@ def run_all(experiments, folder, progress, executor=serial) -> None:
     for experiment, result in executor(left, functools.partial(execute, folder=folder), progress):
         keep(experiment, result, folder)
         progress(experiment, result["seconds"])
-    _remove_leftovers(folder / "runs")  # of workers that were killed
 
 
 def _remove_leftovers(folder) -> None:
-    """What a kill left: temporary files, as `write_bytes` names them, checkpoints of finished runs."""
-    for pattern in (".*.json.*", ".*.partial.npz.*"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+    """What a kill left: half-written files, checkpoints of finished runs."""
+    remove_temporaries(folder)
     for path in folder.glob("*.partial.npz"):
         if path.with_name(path.name.replace(".partial.npz", ".json")).exists():
             path.unlink(missing_ok=True)
