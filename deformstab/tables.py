@@ -141,9 +141,10 @@ def write_text(text: str, path) -> None:
     write_bytes(text.encode(), path)
 
 
-def write_csv(frame: pd.DataFrame, path) -> None:
-    """Writes a table as CSV, atomically; floats keep every digit they have."""
-    write_text(frame.to_csv(index=False, lineterminator="\n"), path)
+def write_csv(frame: pd.DataFrame, path, digits: int | None = None) -> None:
+    """Writes a table as CSV, atomically; floats with so many digits, by default all they have."""
+    floats = None if digits is None else f"%.{digits}g"
+    write_text(frame.to_csv(index=False, lineterminator="\n", float_format=floats), path)
 
 
 def write_json(value, path) -> None:

@@ -106,7 +106,8 @@ def test_the_tables_hold_every_run(folder):
         ("approximations", approximations.approximations()),
         ("pooling_shifts", pooling_shifts()),
     ):
-        pd.testing.assert_frame_equal(read_csv(folder / "tables" / f"{name}.csv"), own)
+        written = read_csv(folder / "tables" / f"{name}.csv")
+        pd.testing.assert_frame_equal(written, own, check_dtype=False)  # 10.0 is written as 10
 
 
 def test_networks_of_one_seed_start_equal_in_every_study(folder):
@@ -119,6 +120,22 @@ def test_networks_of_one_seed_start_equal_in_every_study(folder):
     default = sensitivity.query(default).set_index(["downsampling", "seed", "metric", "layer"])
     assert len(default) == 2 * 2 * 9
     assert (default["sensitivity"] == by_task["true_labels"].loc[default.index]).all()
+
+
+def check_interval(cell, row):
+    """A cell tells value and interval to within 5 % of its width, and no more digits than that."""
+    numbers = [float(number) for number in re.findall(r"-?\d[\d.]*(?:e-?\d+)?|inf", cell)]
+    expected = [row.value, row.low, row.high]
+    if np.isnan(row.low):
+        assert numbers == ([] if np.isnan(row.value) else [float(f"{row.value:.3g}")])
+        return
+    assert cell.count(" to ") == 1
+    width = row.high - row.low
+    if np.isinf(width):
+        assert numbers == [float(f"{number:.3g}") for number in expected]
+    else:
+        assert numbers == pytest.approx(expected, abs=0.0501 * width)
+        assert len({len(number.partition(".")[2]) for number in re.findall(r"-?[\d.]+", cell)}) == 1
 
 
 def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
@@ -139,10 +156,8 @@ def test_the_claims_page_has_every_claim_and_says_what_it_is_not(folder):
             expected.statistic,
             expected.claimed,
         ]
-        value = "" if np.isnan(expected.value) else f"{expected.value:.3g}"
-        if not np.isnan(expected.low):
-            value += f" ({expected.low:.3g} to {expected.high:.3g})"
-        assert row[5:7] == [value, str(expected.seeds)]
+        check_interval(row[5], expected)
+        assert row[6] == str(expected.seeds)
         if row[7] == "< 0.0001":
             assert expected.p_holm <= 1e-4
         else:
@@ -166,10 +181,15 @@ def test_rows_of_the_claims_page_that_lack_something():
     row |= {"value": 0.5, "low": 0.25, "high": 0.8, "seeds": 5, "p": 0.01, "p_holm": 0.0314}
     row |= {"verdict": "inconclusive", "note": ""}
     for changes, expected in [
-        ({}, "0.5 (0.25 to 0.8) | 5 | 0.031 | **inconclusive**"),
-        ({"note": "why"}, "0.5 (0.25 to 0.8) | 5 | 0.031 | **inconclusive**: why"),
-        ({"p_holm": 3e-7}, "0.5 (0.25 to 0.8) | 5 | < 0.0001 | **inconclusive**"),
-        ({"p_holm": 1.0}, "0.5 (0.25 to 0.8) | 5 | 1 | **inconclusive**"),
+        ({}, "0.50 (0.25 to 0.80) | 5 | 0.031 | **inconclusive**"),
+        ({"note": "why"}, "0.50 (0.25 to 0.80) | 5 | 0.031 | **inconclusive**: why"),
+        ({"p_holm": 3e-7}, "0.50 (0.25 to 0.80) | 5 | < 0.0001 | **inconclusive**"),
+        ({"p_holm": 1.0}, "0.50 (0.25 to 0.80) | 5 | 1 | **inconclusive**"),
+        (
+            {"low": 0.4999, "high": 0.5002},
+            "0.50000 (0.49990 to 0.50020) | 5 | 0.031 | **inconclusive**",
+        ),
+        ({"low": 3.0, "high": 99.0}, "0 (3 to 99) | 5 | 0.031 | **inconclusive**"),
         ({"low": 0.0, "high": np.inf}, "0.5 (0 to inf) | 5 | 0.031 | **inconclusive**"),
         ({"low": np.nan, "high": np.nan, "p_holm": np.nan}, "0.5 | 5 |  | **inconclusive**"),
     ]:

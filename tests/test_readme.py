@@ -6,7 +6,14 @@ import re
 import numpy as np
 import pytest
 
+from deformstab.paper import report
+from deformstab.tables import read_csv
+
 ROOT = pathlib.Path(__file__).parent.parent
+PAGES = (
+    *("README.md", "benchmarks/README.md", "docs/findings.md"),
+    *("results/quick/README.md", "results/cifar10-small/README.md"),
+)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -33,7 +40,7 @@ def test_python_examples_run_and_give_what_they_say(tmp_path, monkeypatch):
     np.testing.assert_array_equal(*first)
 
 
-@pytest.mark.parametrize("page", ["README.md", "results/quick/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)\)", text)
@@ -58,3 +65,9 @@ def test_every_dependency_is_named_with_its_reason():
     table = README.split("## What it stands on")[1]
     for name in set(names):
         assert re.search(rf"\b{re.escape(name)}\b", table), name
+
+
+def test_the_table_of_claims_is_that_of_the_committed_results():
+    claims = read_csv(ROOT / "results" / "cifar10-small" / "tables" / "claims.csv")
+    expected = "\n".join(report.short_table(claims))
+    assert expected in README, f"the README's table is to be:\n{expected}"

@@ -43,14 +43,19 @@ def claims_over_training(results: Results) -> pd.DataFrame:
     """The claims about trained networks of the main study, had training stopped earlier.
 
     Returns:
-        A row a step that was tracked and claim: `step`, the columns of the claims. p-values are
-        those of each row alone: the rows of one claim are one path, not so many tests.
+        A row a claim and step that was tracked, and the last one of all: `step`, the columns of the
+        claims. The rows of one claim are one path, not so many tests: `p` is that of each row alone,
+        and `verdict` adjusts it for the claims of one step only.
     """
     path = results.tables.get("trajectory", pd.DataFrame())
     if path.empty:
         return path
+    path = path[path["study"] == "main"]
+    if path.empty:
+        return pd.DataFrame()
     found = []
-    for step in sorted(path["step"].unique()):
+    last = _networks(results, study="main")["steps"].max()
+    for step in sorted({*path["step"], last}):
         found.append(_evaluate(at_step(results, step), _OF_TRAINING).assign(step=step))
     table = pd.concat(found, ignore_index=True)
     return table[["step", *_SHOWN]]
@@ -60,7 +65,8 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     """The claims about sensitivity and smoothness under each choice that the paper leaves open.
 
     Returns:
-        A row a choice and claim: `choice`, the columns of the claims (p-values of each row alone).
+        A row a choice and claim: `choice`, the columns of the claims (`p` of each row alone, `verdict`
+        adjusted for the claims of one choice).
         "as stated" is the main study; "as stated, N seeds" the seeds that the recipes have.
     """
     main = _networks(results, study="main", task="true_labels")
@@ -71,7 +77,7 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
 
     recipes = _complete(_networks(results, study="recipes"), len(results.preset.downsampling))
     variants = results.tables.get("variants", pd.DataFrame())
-    if main.empty or (recipes.empty and variants.empty):
+    if main.empty:
         return pd.DataFrame()
     add("as stated", results, _OF_RECIPES)
     for variant in variants["variant"].unique() if len(variants) else ():

@@ -78,7 +78,7 @@ def mean_path(paths) -> pd.Series:
     ends = paths.loc[paths.groupby("seed")["step"].idxmax()]
     end = round(np.exp(np.log(ends["step"]).mean()))
     common = common[common.index < end]
-    means = [*common.mean(axis=1), np.log(ends["value"]).mean()]
+    means = [*common.mean(axis=1), np.log(ends["value"]).mean(skipna=False)]
     return pd.Series(np.exp(means), index=[*common.index, end])
 
 
@@ -95,6 +95,7 @@ def _shape(path) -> dict:
     logs = np.log(path["value"].to_numpy())
     change, length = logs[-1] - logs[0], np.abs(np.diff(logs)).sum()
     half = half_way(path["value"])
+    known = np.isfinite(change)  # a layer that was dead at either end has no way between
     return {
         "first": path["value"].iloc[0],
         "lowest": path["value"].min(),
@@ -103,6 +104,6 @@ def _shape(path) -> dict:
         "change": change,
         "length": length,
         "monotonicity": change / length if length else np.nan,
-        "half_step": int(path["step"].iloc[half]),
-        "half_accuracy": path["accuracy_train"].iloc[half],
+        "half_step": float(path["step"].iloc[half]) if known else np.nan,
+        "half_accuracy": path["accuracy_train"].iloc[half] if known else np.nan,
     }

@@ -1,5 +1,7 @@
 """The pages of an output folder: claims.md, README.md (the index), provenance.json."""
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -53,9 +55,7 @@ def claims_table(claims: pd.DataFrame) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in claims.itertuples():
-        value = "" if pd.isna(row.value) else f"{row.value:.3g}"
-        if not pd.isna(row.low):
-            value += f" ({row.low:.3g} to {row.high:.3g})"
+        value = _with_interval(row)
         p = "" if pd.isna(row.p_holm) else f"{row.p_holm:.2g}" if row.p_holm > 1e-4 else "< 0.0001"
         verdict = f"**{row.verdict}**" + (f": {row.note}" if row.note else "")
         lines.append(
@@ -70,9 +70,8 @@ def short_table(claims: pd.DataFrame) -> list[str]:
     lines = ["| claim | figure | statistic | claimed | measured (95 % interval) | verdict |"]
     lines.append("|---|---|---|---|---|---|")
     for row in claims.itertuples():
-        interval = "" if pd.isna(row.low) else f"{row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
         lines.append(
-            f"| {row.claim} | {row.figure} | {row.statistic} | {row.claimed} | {interval} "
+            f"| {row.claim} | {row.figure} | {row.statistic} | {row.claimed} | {_with_interval(row)} "
             f"| {row.verdict} |"
         )
     return lines
@@ -175,11 +174,23 @@ def _claims_by_choice(table):
 def _cell(row) -> str:
     if pd.isna(row.low):
         return row.verdict
-    value = f"{row.value:.3g}"
-    value = f"**{value}**" if row.p < SIGNIFICANCE else value
-    return f"{value} ({row.low:.3g} to {row.high:.3g})" + (
-        f": {NOT_TESTED}" if row.verdict == NOT_TESTED else ""
-    )
+    text = _with_interval(row)
+    text = f"**{text}**" if row.p < SIGNIFICANCE else text
+    return text + (f": {NOT_TESTED}" if row.verdict == NOT_TESTED else "")
+
+
+def _with_interval(row) -> str:
+    """A value with its interval, in as many decimals as tell its width by two digits."""
+    if pd.isna(row.value):
+        return ""
+    if pd.isna(row.low):
+        return f"{row.value:.3g}"
+    width = row.high - row.low
+    if not 0 < width < np.inf:
+        return f"{row.value:.3g} ({row.low:.3g} to {row.high:.3g})"
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    value, low, high = (f"{number:.{decimals}f}" for number in (row.value, row.low, row.high))
+    return f"{value} ({low} to {high})"
 
 
 def _paths(table):
@@ -198,7 +209,7 @@ def _paths(table):
         "| | labels | kind | change | monotonicity | half way | accuracy then |",
         "|---|---|---|---|---|---|---|",
     ]
-    table = table[table["layer"] != "input"]
+    table = table[(table["study"] == "main") & (table["layer"] != "input")]
     by = ["quantity", "task", "downsampling"]
     for (quantity, task, kind), rows in table.groupby(by, sort=False):
         change = np.exp(rows["change"].mean())

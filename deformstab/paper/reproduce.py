@@ -76,7 +76,8 @@ def reproduce(
     }
     written = {name: table for name, table in (tables | extra).items() if len(table)}
     for name, table in written.items():
-        write_csv(table, output_dir / "tables" / f"{name}.csv")
+        # Networks compute in float32, with 7 digits; the files of runs keep all of them.
+        write_csv(table, output_dir / "tables" / f"{name}.csv", digits=9)
     drawn = [name for name in FIGURES if name in wanted]
     for name in tqdm(drawn, desc="figures", unit="figure", leave=False):
         spec = FIGURES[name]
@@ -108,7 +109,8 @@ def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
         }
         for each in _in_order(_needed(preset.experiments(), preset, wanted, figures), preset)
     ]
-    return pd.DataFrame(rows, columns=["run", "finished", "seconds", "gigabytes"])
+    types = {"run": str, "finished": bool, "seconds": int, "gigabytes": float}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
 def _needed(experiments, preset, wanted, figures) -> list:

@@ -34,7 +34,7 @@ KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
 _CONDITIONS = ["study", "downsampling", "class_displacement"]
 
 # No date in the PDF: the same results give the same bytes.
-_DPI = 180
+_DPI = 130  # a page wide, and small enough to be committed
 _FORMATS = {"png": {"dpi": _DPI}, "pdf": {"metadata": {"CreationDate": None}}}
 _RC = {
     "font.size": 8,
@@ -174,8 +174,10 @@ def panel(axis, letter: str, title: str):
 def not_run(axis):
     """Says in a panel that its runs were not asked for."""
     axis.text(0.5, 0.5, "not run", ha="center", va="center", color="0.5", transform=axis.transAxes)
-    axis.set_xticks([])
-    if len(axis.get_shared_y_axes().get_siblings(axis)) == 1:  # else they are its neighbours' too
+    # The ticks of an axis that is shared are its neighbours' too.
+    if len(axis.get_shared_x_axes().get_siblings(axis)) == 1:
+        axis.set_xticks([])
+    if len(axis.get_shared_y_axes().get_siblings(axis)) == 1:
         axis.set_yticks([])
 
 

@@ -34,7 +34,7 @@ def plot(results):
         for axis in axes[-1]:
             axis.set_xlabel("step")
             if len(table):
-                _steps(axis, table["step"].max())
+                _steps(axis, table.loc[table["study"] == "main", "step"].max())
         _depth_bar(fig, axes)
     return fig
 
@@ -54,7 +54,7 @@ def caption(results):
 def _select(table, quantity, task, kind):
     if table.empty:
         return table
-    chosen = (table["quantity"] == quantity) & (table["task"] == task)
+    chosen = (table["study"] == "main") & (table["quantity"] == quantity) & (table["task"] == task)
     return table[chosen & (table["downsampling"] == kind) & (table["layer"] != "input")]
 
 
