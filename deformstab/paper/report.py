@@ -1,11 +1,13 @@
 """The pages of an output folder: claims.md, README.md (the index), provenance.json."""
 
+import itertools
 import math
 
 import numpy as np
 import pandas as pd
 
 from deformstab._version import __version__
+from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.paper.claims import (
     ACCURACY_TOLERANCE,
     EVIDENCE,
@@ -154,9 +156,10 @@ def _claims_by_choice(table):
         "",
         "Values of the claims about the main study with 95 % intervals, where something that the paper "
         "leaves open is done otherwise; bold: off the bound by an unadjusted t test (p < 0.05). The "
-        "first rows measure the same networks otherwise: on training images, before ReLU, with batch "
-        "normalization by the statistics of the measured images, or with statistics re-estimated at "
-        "the start of training already (after its first step). The others train other networks.",
+        "same networks are measured otherwise: on training images; before ReLU; with batch "
+        "normalization by the statistics of the measured images (own statistics), or re-estimated at "
+        "the start already, after the first step; by other summaries. Then a kind is left out. Last, "
+        "other networks: the recipes, in seeds of which all kinds are finished.",
         "",
         f"| choice | {' | '.join(f'{claim} ({bound})' for claim, _, bound in claims)} |",
         "|---|" + "---|" * len(claims),
@@ -210,12 +213,16 @@ def _paths(table):
         "|---|---|---|---|---|---|---|",
     ]
     table = table[(table["study"] == "main") & (table["layer"] != "input")]
-    by = ["quantity", "task", "downsampling"]
-    for (quantity, task, kind), rows in table.groupby(by, sort=False):
-        change = np.exp(rows["change"].mean())
-        middle = rows[["monotonicity", "half_step", "half_accuracy"]].median()
+    quantities = sorted(table["quantity"].unique(), reverse=True)  # smoothness first
+    tasks = sorted(table["task"].unique(), reverse=True)  # true labels first
+    groups = dict(list(table.groupby(["quantity", "task", "downsampling"])))
+    for key in itertools.product(quantities, tasks, DOWNSAMPLING_KINDS):
+        if key not in groups:
+            continue
+        change = np.exp(groups[key]["change"].mean())
+        middle = groups[key][["monotonicity", "half_step", "half_accuracy"]].median()
         lines.append(
-            f"| {quantity} | {task} | {kind} | {change:.3f} | {middle.monotonicity:.2f} "
+            f"| {' | '.join(key)} | {change:.3f} | {middle.monotonicity:.2f} "
             f"| {middle.half_step:.0f} | {middle.half_accuracy:.2f} |"
         )
     return lines
