@@ -137,7 +137,7 @@ def test_every_flag_is_a_field_of_the_preset_or_the_script_s_own(call):
         (["--sigmas=-1"], ["sigmas"]),
         (["--downsampling=max,median"], ["median", "subsample, max, average"]),
         (["--tasks_downsampling=median"], ["median", "subsample, max, average"]),
-        (["--dataset=imagenet"], ["imagenet", "photos", "digits", "cifar10", "npz", "folder"]),
+        (["--dataset=svhn"], ["svhn", "photos", "digits", "cifar10", "npz", "folder"]),
         (["--dataset=folder"], ["folder", "data_dir"]),
         (["--dataset=folder", "--data_dir=nowhere"], ["nowhere", "does not exist"]),
         (["--dataset=npz", "--data_dir=."], ["npz"]),

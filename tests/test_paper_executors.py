@@ -121,7 +121,7 @@ def dying_once(log, victim):
 
             def save_and_die(*arguments):
                 save(*arguments)
-                (folder / "runs" / f".{victim}.partial.npz.half").write_bytes(b"of the next")
+                (folder / "runs" / f".{victim}.partial.npz.h_a1f2xy").write_bytes(b"of the next")
                 os.kill(os.getpid(), signal.SIGKILL)
 
             training.Training.save = save_and_die

@@ -157,7 +157,7 @@ def test_a_kill_right_after_the_last_result_leaves_nothing_behind(tmp_path, expe
     kept.with_suffix(".partial.npz").write_bytes(b"of a run that is finished")
     other = kept.with_name("another-run.partial.npz")
     other.write_bytes(b"of one that is not")
-    for temporary in (f".{name}.a8s_x2", f".{kept.stem}.partial.npz.a8s_x2"):
+    for temporary in (f".{name}.a8s_x2bc", f".{kept.stem}.partial.npz.a8s_x2bc"):
         kept.with_name(temporary).write_bytes(b"half")
     assert run(experiments[-1:], tmp_path) == before | {other.name: b"of one that is not"}
 
