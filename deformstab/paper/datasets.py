@@ -123,7 +123,10 @@ def check_source(name: str, data_dir, needed: bool = True) -> None:
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}; the known ones are {', '.join(DATASETS)}")
     if name in FROM_DISK and data_dir is None and needed:
-        raise ValueError(f"dataset {name} is read from disk: say where with data_dir")
+        raise ValueError(
+            f"dataset {name} is read from disk: say where with data_dir (or large_data_dir for the "
+            "larger images, tasks_data_dir for those of Figure 3)"
+        )
     if data_dir is None:
         return
     if name in EMBEDDED:
