@@ -23,6 +23,12 @@ _SMALL = Preset(
     large_epochs=0,
     large_blocks=IMAGENET_BLOCKS,
 )
+_TO_THE_END = {  # of a schedule, whether true labels are fitted before or not
+    "stop_accuracy": 0.0,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "schedule": "cosine",
+}
 PRESETS = {
     "quick": Preset(
         "quick",
@@ -40,14 +46,10 @@ PRESETS = {
         studies=("main", "large", "tasks", "filters", "choices"),
         train_images=50_000,
         epochs=20,
-        stop_accuracy=0.0,
-        random_stop_accuracy=0.0,
         batch_size=128,
-        optimizer="sgd",
-        learning_rate=0.1,
         # Decoupled: what 5e-4 is as an L2 penalty, which momentum of 0.9 makes ten times as strong.
         weight_decay=5e-3,
-        schedule="cosine",
+        **_TO_THE_END,
     ),
     # The paper's ImageNet networks, on a folder of ImageNet: Figures 2a, 2b and 4a.
     "imagenet": dataclasses.replace(
@@ -57,14 +59,10 @@ PRESETS = {
         large_dataset="imagenet",
         large_train_images=1_281_167,
         large_epochs=30,
-        stop_accuracy=0.0,
-        random_stop_accuracy=0.0,
         batch_size=256,
-        optimizer="sgd",
-        learning_rate=0.1,
         weight_decay=1e-3,
-        schedule="cosine",
         track=False,
         variants=False,
+        **_TO_THE_END,
     ),
 }
