@@ -57,7 +57,7 @@ class Training:
         for model in {id(each): each for each in (self.model, self.measured)}.values():
             model.set_weights(fresh.get_weights())
         for variable in self.model.optimizer.variables:
-            variable.assign(ops.zeros_like(variable))
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
         self.epoch = self.step = 0
         self.history = []
 
