@@ -1,6 +1,6 @@
 """The claims of the paper, one row each: statistic, interval, test, verdict.
 
-All rules stand here, written before the runs whose results are committed (`results/cifar10-small`).
+All rules stand here, fixed before the results of `results/cifar10-small` were looked at.
 
 Seeds are the unit: five are evidence, three describe. Networks of one seed start with equal weights
 where they have layers in common, so kinds are compared within a seed. A layer summary is the mean
