@@ -95,8 +95,9 @@ def _rule():
         f"is *reproduced* when p is below {SIGNIFICANCE}, the bound outside the interval and the value "
         "on the claimed side of the bound, *not reproduced* when it is on the other, *inconclusive* "
         "otherwise. Claims of likeness have a margin for bound: 0.5 means at most half as far apart. "
-        "*Not tested*: the runs are missing, or training accuracy in inference mode and with batch statistics differ "
-        f"by more than {ACCURACY_TOLERANCE}. Three seeds describe; evidence needs {EVIDENCE}.",
+        "*Not tested*: the runs are missing, or training accuracy in inference mode and with batch "
+        f"statistics differ by more than {ACCURACY_TOLERANCE}. Three seeds describe; evidence "
+        f"needs {EVIDENCE}.",
     ]
 
 
