@@ -17,13 +17,15 @@ OF_SENSITIVITY = [
     ("kinds-converge", "2d"),
 ]
 OF_SMOOTHNESS = [("training-smooths", "4b"), ("smoothness-converges", "4b"), ("depth-trend", "4b")]
+OF_TASKS = [("stronger-task-smoother", "3b")]
 OF_LABELS = [("labels-decide-smoothness", "4c"), ("labels-decide-stability", "5b")]
+RECIPES = ("sgd", "inputs_unit", "tasks_20_epochs")
 OF_TRAINING = [*OF_SENSITIVITY[1:], *OF_SMOOTHNESS, *OF_LABELS]
 
 
 @pytest.fixture(scope="module")
 def results():
-    return tracked_results(tracked_preset(), ("main", "tasks", "recipes"))
+    return tracked_results(tracked_preset(recipes=RECIPES), ("main", "tasks", "recipes"))
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +122,11 @@ def without_kind(results, kind) -> Results:
     return with_tables(results, **found)
 
 
-def of_recipe(results, choice) -> Results:
+def of_recipe(results, choice, study="main") -> Results:
     found = {}
     for name in MEASURED:
         rows = [row for row in rows_of(results, name) if row["study"] == "recipes"]
-        found[name] = [row | {"study": "main"} for row in rows if row["choice"] == choice]
+        found[name] = [row | {"study": study} for row in rows if row["choice"] == choice]
     return with_tables(results, **found)
 
 
@@ -225,6 +227,9 @@ def test_claims_by_choice_are_those_of_what_was_measured_or_trained_otherwise(re
     expected["as stated, 3 seeds"] = of_seeds(results, (0, 1, 2)), everything
     for choice in ("sgd", "inputs_unit"):
         expected[choice] = of_recipe(results, choice), everything
+    expected["tasks_20_epochs"] = of_recipe(results, "tasks_20_epochs", "tasks"), OF_TASKS
+    for choice in ("as stated", "as stated, 3 seeds"):  # with what any of the recipes is about
+        expected[choice] = expected[choice][0], everything + OF_TASKS
     assert list(by_choice) == ["choice", *SHOWN]
     assert list(dict.fromkeys(by_choice["choice"])) == list(expected)
     for choice, (other, which) in expected.items():
@@ -270,6 +275,32 @@ def test_recipes_are_left_out_until_two_seeds_have_all_kinds():
     assert seeds_by_choice() == {"as stated": 3}
 
 
+def test_a_recipe_of_tasks_is_left_out_until_two_seeds_have_all_strengths():
+    preset = tracked_preset(seeds=3, recipes=("tasks_20_epochs",), track=False, variants=False)
+    results = tracked_results(preset, ("main", "tasks", "recipes"))
+
+    def remove(seed, strength):
+        for name in MEASURED:
+            row = results.tables[name]
+            gone = (row["study"] == "recipes") & (row["seed"] == seed)
+            results.tables[name] = row[~(gone & (row["class_displacement"] == strength))]
+
+    def seeds_by_choice():
+        found = alternatives.claims_by_choice(results)
+        found = found[found["claim"] == "stronger-task-smoother"]
+        return dict(zip(found["choice"], found["seeds"]))
+
+    stated = {"as stated": 3, "as stated, 3 seeds": 3}
+    assert seeds_by_choice() == stated | {"tasks_20_epochs": 3}
+    remove(1, 0.5)
+    assert seeds_by_choice() == {"as stated": 3, "as stated, 2 seeds": 2, "tasks_20_epochs": 2}
+    remove(0, 1.0)
+    assert seeds_by_choice() == {}  # nothing to compare this claim with, so it is not shown
+    assert set(alternatives.claims_by_choice(results)["claim"]) == {
+        claim for claim, _ in OF_SENSITIVITY + OF_SMOOTHNESS
+    }
+
+
 def test_nothing_to_compare_is_an_empty_table():
     plain = {"track": False, "variants": False}
     for results in (
@@ -282,7 +313,7 @@ def test_nothing_to_compare_is_an_empty_table():
 
 
 def test_the_results_themselves_are_not_touched(results, over_training, by_choice):
-    fresh = tracked_results(tracked_preset(), ("main", "tasks", "recipes"))
+    fresh = tracked_results(tracked_preset(recipes=RECIPES), ("main", "tasks", "recipes"))
     assert results.tables.keys() == fresh.tables.keys()
     for name, table in fresh.tables.items():
         pd.testing.assert_frame_equal(results.tables[name], table)

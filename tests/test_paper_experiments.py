@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import pathlib
 
 import pytest
 from test_paper_results import small_preset
@@ -14,6 +15,7 @@ from deformstab.paper.experiments import Experiment
 from deformstab.paper.presets import PRESETS, Preset
 
 QUICK = PRESETS["quick"]
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
 
 # ---- ids ----
 
@@ -42,6 +44,7 @@ OTHER = {
     "control_points": 4,
     "max_displacement": 2.0000001,
     "measured_images": 127,
+    "test_images": 513,
     "input_scaling": "unit",
     "batch_statistics": True,
     "stop_accuracy": 0.99,
@@ -72,6 +75,20 @@ def test_equal_experiments_have_equal_ids():
         first, second = experiment(**{name: whole}), experiment(**{name: float(whole)})
         assert first == second
         assert first.id == second.id
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(RESULTS.glob("*/runs")), ids=lambda path: path.parent.name
+)
+def test_committed_runs_keep_their_ids_when_experiments_get_new_fields(folder):
+    paths = sorted(folder.glob("*.json"))
+    assert paths
+    for path in paths:
+        found = json.loads(path.read_text(encoding="utf-8"))["experiment"]
+        blocks = tuple(tuple(block) for block in found["blocks"])
+        again = Experiment(**found | {"blocks": blocks})
+        assert again.id == path.stem
+        assert again.identity() == found
 
 
 def test_the_packages_version_is_part_of_the_id(monkeypatch):
@@ -164,6 +181,7 @@ def test_every_choice_reaches_its_experiments():
         batch_size=5,
         learning_rate=0.5,
         measured_images=9,
+        test_images=77,
         image_size=24,
         max_displacement=0.5,
         downsampling=("max", "strided"),
@@ -182,6 +200,7 @@ def test_every_choice_reaches_its_experiments():
     for each in found:
         assert each.seed in (7, 8)
         assert (each.batch_size, each.learning_rate, each.measured_images) == (5, 0.5, 9)
+        assert each.test_images == 77
         large, untrained = each.study == "large", each.study in ("filters", "choices")
         assert each.train_images == (30 if large else 50)
         assert each.epochs == (4 if large else 0 if untrained else 3)
@@ -233,6 +252,62 @@ def test_a_configuration_is_every_choice_as_json_has_it():
     assert dataclasses.replace(QUICK, epochs=5).configuration() != configuration
 
 
+# ---- recipes ----
+
+
+def varied(preset, name):
+    """(what they are, the fields that differ from the network they vary) of a recipe's networks."""
+    where = lambda each: (each.downsampling, each.class_displacement, each.seed)
+    by_study = {"main": {}, "tasks": {}}
+    for each in preset.experiments(("main", "tasks")):
+        if each.task in ("true_labels", "deformed_classes"):
+            by_study[each.study][where(each)] = dataclasses.asdict(each)
+    found = []
+    for each in preset.experiments(("recipes",)):
+        if each.choice == name:
+            base = by_study["tasks" if each.task == "deformed_classes" else "main"][where(each)]
+            fields = dataclasses.asdict(each)
+            different = {n: value for n, value in fields.items() if value != base[n]}
+            found.append((where(each), different))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("inputs_unit", {"input_scaling": "unit"}),
+        ("inputs_standardized", {"input_scaling": "standardized"}),
+        ("half_the_images", {"train_images": 20}),
+        ("twice_the_images", {"train_images": 80}),
+        ("batches_times_4", {"batch_size": 80}),
+        ("learning_rate_tenth", {"learning_rate": pytest.approx(0.002)}),
+        ("sgd", {"optimizer": "sgd", "learning_rate": pytest.approx(0.6)}),
+        ("tasks_20_epochs", {"epochs": 20, "stop_accuracy": 0.0}),
+    ],
+)
+def test_a_recipe_changes_one_thing_of_the_networks_it_is_about(name, expected):
+    kinds = {"downsampling": ("max", "strided"), "tasks_downsampling": "average"}
+    training = {"learning_rate": 0.02, "stop_accuracy": 0.9, "recipes_seeds": 2, "seed": 5}
+    preset = small_preset(track=True, variants=True, **kinds, **training)
+    networks = list(itertools.product(kinds["downsampling"], [0.0], [5, 6]))
+    if name == "tasks_20_epochs":
+        networks = list(itertools.product(["average"], [0.5, 1.0], [5, 6]))
+    found = varied(preset, name)
+    assert [where for where, _ in found] == networks
+    expected = expected | {"study": "recipes", "choice": name}
+    for _, different in found:
+        # Nothing is measured meanwhile, of the tasks not in the preset's study either.
+        watched = {key: different.pop(key, False) for key in ("track", "variants")}
+        assert watched == {"track": False, "variants": False}
+        assert different == expected
+
+
+def test_recipes_learn_true_labels_also_where_the_main_study_does_not():
+    found = small_preset(main_tasks=("random_labels",), recipes=("sgd",)).experiments(("recipes",))
+    assert {each.task for each in found} == {"true_labels"}
+    assert len(found) == 5 * 3
+
+
 # ---- what is refused ----
 
 
@@ -255,6 +330,7 @@ def test_a_configuration_is_every_choice_as_json_has_it():
         ({"studies": ("main", "other")}, "'other'.*main, large"),
         ({"recipes": ("adagrad",)}, "'adagrad'.*inputs_unit"),
         ({"train_images": 0}, "train_images"),
+        ({"test_images": 19}, "test_images must be at least 20.*19"),
         ({"train_images": 19}, "train_images.*at least 20"),
         ({"large_train_images": 19}, "large_train_images.*at least 20"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -10,6 +10,7 @@ from test_paper_paths import loop_half_way, loop_paths, tracked_preset, tracked_
 from test_paper_reproduce import check_interval
 
 from deformstab.paper import alternatives, claims, paths, report
+from deformstab.paper.results import Results
 
 CHOICES = "How far the open choices move the claims"
 PATHS = "When filters become smooth"
@@ -67,6 +68,29 @@ def test_the_page_shows_how_far_choices_move_claims(results):
         assert cell.startswith("**") == cell.endswith("**") == (row.p < 0.05)
         check_interval(cell, row)
     assert (table["p"] < 0.05).nunique() == 2  # bold ones and others
+
+
+def test_the_page_shows_what_was_trained_each_recipe_by_itself():
+    preset = tracked_preset(recipes=("sgd", "tasks_20_epochs"), seeds=2)
+    results = tracked_results(preset, ("main", "tasks", "recipes"))
+    names = ("accuracy_in_fit", "accuracy_batch_statistics", "accuracy_train", "accuracy_test")
+    training = results.tables["training"].reset_index(drop=True)
+    for number, name in enumerate(names):  # else all accuracies are the same
+        training[name] = [(7 * place + number) % 31 / 31 for place in range(len(training))]
+    found = {}
+    for row in training.to_dict("records"):
+        study = row["study"] + (": " + row["choice"].replace("_", " ") if row["choice"] else "")
+        found.setdefault((study, row["task"], row["downsampling"]), []).append(row)
+    expected = {}
+    for key, rows in found.items():
+        means = [f"{statistics.mean(row[name] for row in rows):.3f}" for name in names]
+        epochs = statistics.mean(row["epochs"] for row in rows)
+        expected[key] = [str(len(rows)), f"{epochs:.3g}", *means]
+    results = Results(preset, results.tables | {"training": training})
+    _, *rows = rows_below(page_of(results), "What was trained")
+    assert {tuple(row[:3]): row[3:] for row in rows} == expected
+    assert ("recipes: tasks 20 epochs", "deformed_classes", "max") in expected
+    assert len(rows) == 3 * 2 + 1 + 3 + 1
 
 
 def test_a_claim_that_is_not_tested_says_so_in_its_cell(results):

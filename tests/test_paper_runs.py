@@ -567,3 +567,11 @@ def test_tracking_and_variants_change_no_other_table(alone):
     steps = watched["trajectory"]["step"].unique()
     assert list(steps) == [1, 2, 3, 4, 6]
     assert set(watched["variants"]["variant"]) == {"train_images", "before_relu", "own_statistics"}
+
+
+@pytest.mark.parametrize(("changes", "count"), [({}, 512), ({"test_images": 700}, 700)])
+def test_the_accuracy_is_of_as_many_test_images_as_asked_for(changes, count):
+    this = experiment(**changes)
+    data = runs.dataset_of(this)
+    assert len(data.x_test) == len(data.y_test) == count
+    assert len(runs.dataset_of(experiment(**changes, measured_images=800)).x_test) == 800

@@ -36,6 +36,7 @@ _OF_RECIPES = {
 }
 _OF_VARIANTS = {(id, figure) for id, figure in _OF_RECIPES if figure[0] == "2"}
 _OF_LABELS = {("labels-decide-smoothness", "4c"), ("labels-decide-stability", "5b")}
+_OF_TASKS = {("stronger-task-smoother", "3b")}
 _OF_TRAINING = (_OF_RECIPES | _OF_LABELS) - {("pooling-stabilizes-init", "2c")}
 
 
@@ -67,7 +68,8 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     Returns:
         A row a choice and claim: `choice`, the columns of the claims (`p` of each row alone, `verdict`
         adjusted for the claims of one choice).
-        "as stated" is the main study; "as stated, N seeds" the seeds that the recipes have.
+        "as stated" is what the claims are judged by; "as stated, N seeds" the seeds that the recipes
+        have.
     """
     main = _networks(results, study="main", task="true_labels")
     found = []
@@ -75,11 +77,12 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     def add(choice, alternative, which):
         found.append(_evaluate(alternative, which).assign(choice=choice))
 
-    recipes = _complete(_networks(results, study="recipes"), len(results.preset.downsampling))
+    recipes = _complete(_networks(results, study="recipes"), results.preset)
     variants = results.tables.get("variants", pd.DataFrame())
     if main.empty:
         return pd.DataFrame()
-    add("as stated", results, _OF_RECIPES)
+    varied = _claims_of(recipes) | _OF_RECIPES
+    add("as stated", results, varied)
     for variant in variants["variant"].unique() if len(variants) else ():
         add(variant, with_variant(results, variant), _OF_VARIANTS)
     for choice, table in _other_measures(results.tables["sensitivity"]):
@@ -92,10 +95,10 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
         add(f"without {kind}", _without_kind(results, kind), _OF_RECIPES)
     if len(recipes):
         seeds = sorted(recipes["seed"].unique())
-        add(f"as stated, {len(seeds)} seeds", _with_seeds(results, seeds), _OF_RECIPES)
+        add(f"as stated, {len(seeds)} seeds", _with_seeds(results, seeds), varied)
     for choice, networks in recipes.groupby("choice", sort=False) if len(recipes) else ():
         recipe = _with_seeds(with_recipe(results, choice), networks["seed"])
-        add(choice, recipe, _OF_RECIPES)
+        add(choice, recipe, _claims_of(networks))
     return pd.concat(found, ignore_index=True)[["choice", *_SHOWN]]
 
 
@@ -138,13 +141,14 @@ def from_first_step(results: Results) -> Results:
 
 
 def with_recipe(results: Results, choice: str) -> Results:
-    """The results if the networks that learn true labels had been trained by a recipe."""
+    """The results if the networks that a recipe is about had been trained by it."""
 
     def replaced(table):
         if table.empty:
             return table
         recipe = table[(table["study"] == "recipes") & (table["choice"] == choice)]
-        return recipe.assign(study="main")
+        studies = recipe["task"].map({"deformed_classes": "tasks"})
+        return recipe.assign(study=studies.fillna("main"))
 
     return _replace(results, replaced)
 
@@ -193,13 +197,21 @@ def _networks(results, **condition) -> pd.DataFrame:
     return table
 
 
-def _complete(networks, kinds) -> pd.DataFrame:
-    """Those of recipes of which at least two seeds have all kinds: the others are not done yet."""
+def _complete(networks, preset) -> pd.DataFrame:
+    """Those of recipes of which at least two seeds are done: all kinds, or all strengths of task."""
     if networks.empty:
         return networks
-    by_seed = networks.groupby(["choice", "seed"])["downsampling"].transform("nunique")
-    networks = networks[by_seed == kinds]
+    by_seed = networks.groupby(["choice", "seed"])["choice"].transform("size")
+    strengths, kinds = len(preset.class_displacements), len(preset.downsampling)
+    is_task = networks["task"] == "deformed_classes"
+    networks = networks[by_seed == is_task.map({True: strengths, False: kinds})]
     return networks[networks.groupby("choice")["seed"].transform("nunique") > 1]
+
+
+def _claims_of(recipes) -> set:
+    tasks = set(recipes["task"]) if len(recipes) else set()
+    about = {"deformed_classes": _OF_TASKS, "true_labels": _OF_RECIPES}
+    return set().union(*(about[task] for task in tasks))
 
 
 def _without(table, networks) -> pd.DataFrame:

@@ -19,6 +19,10 @@ SCALINGS = (
     "standardized",
 )  # inputs in [-1, 1], in [0, 1], each channel N(0, 1)
 
+# What fields that are younger than kept results were before there was a choice: left out of an
+# experiment's identity, so that those results keep theirs.
+_BEFORE = {"test_images": 512}
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -40,6 +44,7 @@ class Experiment:
         precision: it trains in, a Keras dtype policy; measured in float32 always.
         control_points, max_displacement: of the deformations that measure it.
         measured_images: test images that measure it, the same for every network.
+        test_images: that its accuracy is of, if there are so many.
         input_scaling: one of `SCALINGS`.
         batch_statistics: whether batch normalization is re-estimated before the first measurement
             too; at initialization it does next to nothing otherwise.
@@ -72,6 +77,7 @@ class Experiment:
     control_points: int = 3
     max_displacement: float = 2.0
     measured_images: int = 128
+    test_images: int = 512
     input_scaling: str = "symmetric"
     batch_statistics: bool = False
     track: bool = False
@@ -89,11 +95,12 @@ class Experiment:
         """A readable name with a hash of `identity` and of the package's version."""
         text = json.dumps([self.identity(), __version__], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        strength = f"C{self.class_displacement:g}"
         detail = {
-            "tasks": f"C{self.class_displacement:g}",
+            "tasks": strength,
             "filters": f"sigma{self.sigma:g}",
             "choices": self.input_scaling + "-batch_statistics" * self.batch_statistics,
-            "recipes": self.choice,
+            "recipes": f"{self.choice}-{strength}" if self.class_displacement else self.choice,
         }.get(self.study, self.task)
         parts = (self.study, self.dataset, self.downsampling, detail, f"seed{self.seed}", digest)
         return "-".join(parts)
@@ -102,6 +109,9 @@ class Experiment:
         """Every field that decides a result, as JSON holds it; not where the data lies."""
         fields = dataclasses.asdict(self)
         del fields["data_dir"]
+        for name, value in _BEFORE.items():
+            if fields[name] == value:
+                del fields[name]
         return json.loads(json.dumps(fields))
 
     def kernel_initializer(self):
@@ -124,7 +134,7 @@ class Experiment:
             weights += 9 * width * (channels + (convolutions - 1) * width)
             pixels, channels = pixels / 4, width
         in_memory = 0 if self.dataset == "imagenet" else self.train_images
-        images = (in_memory + 512) * self.image_size**2 * 3
+        images = (in_memory + self.test_images) * self.image_size**2 * 3
         training = 2 * self.batch_size * activations + 5 * weights if self.epochs else 2 * weights
         return 0.8e9 + 4 * (images + max(training, 64 * activations))
 

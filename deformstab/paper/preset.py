@@ -9,7 +9,8 @@ from deformstab.downsampling import DOWNSAMPLING_KINDS, check_downsampling
 from deformstab.paper import datasets
 from deformstab.paper.experiments import MAIN_TASKS, SCALINGS, STUDIES, Experiment
 
-# What the study "recipes" changes, one at a time, in the main study's training on true labels.
+# What the study "recipes" changes, one at a time, in the main study's training on true labels, or,
+# where a recipe names that task, in the tasks of Figure 3. Of `_FACTORS` they are multiples.
 RECIPES = {
     "inputs_unit": {"input_scaling": "unit"},
     "inputs_standardized": {"input_scaling": "standardized"},
@@ -18,7 +19,9 @@ RECIPES = {
     "batches_times_4": {"batch_size": 4},
     "learning_rate_tenth": {"learning_rate": 0.1},
     "sgd": {"optimizer": "sgd", "learning_rate": 30},
+    "tasks_20_epochs": {"task": "deformed_classes", "epochs": 20, "stop_accuracy": 0.0},
 }
+_FACTORS = ("train_images", "batch_size", "learning_rate")
 # Fields that say which runs there are, not what they are.
 NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
 
@@ -53,6 +56,7 @@ class Preset:
     variants: bool = False
     threads: int = 2
     measured_images: int = 128
+    test_images: int = 512
     blocks: tuple = ((2, 16), (2, 32), (2, 64), (2, 128))
     control_points: int = 3
     max_displacement: float = 2.0
@@ -88,6 +92,7 @@ class Preset:
             "stop_accuracy": 0,
             "random_stop_accuracy": 0,
             "measured_images": 2,
+            "test_images": 20,
             "control_points": 2,
             "large_control_points": 2,
             "train_images": 20,
@@ -147,11 +152,11 @@ class Preset:
         wanted = self.studies if studies is None else studies
         return [each for name in STUDIES if name in wanted for each in getattr(self, f"_{name}")()]
 
-    def _main(self):
+    def _main(self, labels=None):
         return [
             self._experiment("main", kind, seed, task=task)
             for kind in self.downsampling
-            for task in self.main_tasks
+            for task in labels or self.main_tasks
             for seed in self._seeds()
         ]
 
@@ -208,16 +213,14 @@ class Preset:
         found = []
         for name in self.recipes:
             changes = dict(RECIPES[name])
-            for factor in ("train_images", "batch_size", "learning_rate"):
+            for factor in _FACTORS:
                 if factor in changes:
                     value = getattr(self, factor)
                     changes[factor] = type(value)(value * changes[factor])
-            changes |= {"choice": name, "track": False, "variants": False}
-            found += [
-                self._experiment("recipes", kind, seed, **changes)
-                for kind in self.downsampling
-                for seed in self._seeds()[: self.recipes_seeds]
-            ]
+            changes |= {"study": "recipes", "choice": name, "track": False, "variants": False}
+            varied = self._tasks() if "task" in changes else self._main(("true_labels",))
+            seeds = self._seeds()[: self.recipes_seeds]
+            found += [dataclasses.replace(each, **changes) for each in varied if each.seed in seeds]
         return found
 
     def _seeds(self) -> range:

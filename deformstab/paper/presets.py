@@ -45,6 +45,7 @@ PRESETS = {
         name="cifar10",
         studies=("main", "large", "tasks", "filters", "choices"),
         train_images=50_000,
+        test_images=10_000,
         epochs=20,
         batch_size=128,
         # Decoupled: what 5e-4 is as an L2 penalty, which momentum of 0.9 makes ten times as strong.

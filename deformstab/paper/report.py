@@ -109,16 +109,20 @@ def _data(results):
     if not training.empty:
         lines += [
             "",
-            "| study | labels | kind | accuracy in `fit` | training, batch statistics | training, "
-            "inference | test |",
-            "|---|---|---|---|---|---|---|",
+            "Accuracies and epochs are means over seeds (and, of the tasks, over C).",
+            "",
+            "| study | labels | kind | networks | epochs | accuracy in `fit` | training, batch "
+            "statistics | training, inference | test |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         columns = ["in_fit", "batch_statistics", "train", "test"]
         columns = [f"accuracy_{name}" for name in columns]
-        means = training.groupby(["study", "task", "downsampling"], sort=False)[columns].mean()
-        for (study, task, kind), row in means.iterrows():
-            numbers = " | ".join(f"{value:.3f}" for value in row)
-            lines.append(f"| {study} | {task} | {kind} | {numbers} |")
+        by = ["study", "choice", "task", "downsampling"]
+        for (study, choice, task, kind), rows in training.groupby(by, sort=False):
+            study = f"{study}: {choice.replace('_', ' ')}" if choice else study
+            numbers = " | ".join(f"{value:.3f}" for value in rows[columns].mean())
+            epochs = f"{len(rows)} | {rows['epochs'].mean():.3g}"
+            lines.append(f"| {study} | {task} | {kind} | {epochs} | {numbers} |")
     return lines
 
 

@@ -99,7 +99,7 @@ def dataset_of(experiment: Experiment) -> datasets.Dataset:
         experiment.data_dir,
         experiment.image_size,
         experiment.train_images,
-        max(512, experiment.measured_images),
+        max(experiment.test_images, experiment.measured_images),
     )
     if experiment.epochs and data.measured_only:
         raise ValueError(
