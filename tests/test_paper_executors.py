@@ -1,6 +1,7 @@
 """Executors: other machines and lost workers change no table; what fails is named, the rest kept."""
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -157,6 +158,27 @@ def test_a_run_that_loses_its_machine_is_run_on_another(tmp_path, some, ray):
         cluster.shutdown()
 
 
+# ---- GPUs ----
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (2.0, {"0,1"})])
+def test_each_run_sees_the_gpus_it_was_dealt_and_no_others(some, ray, gpus, expected):
+    """GPUs that the machine says it has: Ray deals them out without asking whether it is true."""
+    from ray.cluster_utils import Cluster
+
+    def execute(_):
+        time.sleep(1)  # so that the next run starts on the other one
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+    try:
+        found = list(executors.on_ray(None, cluster.address, gpus)(some, execute, silent))
+    finally:
+        cluster.shutdown()
+    assert len(found) == len(some)
+    assert {devices for _, devices in found} == expected
+
+
 # ---- runs that fail ----
 
 
@@ -223,20 +245,37 @@ def test_without_runs_ray_is_not_started(ray):
     assert list(executors.on_ray(workers=2)([], pytest.fail, pytest.fail)) == []
 
 
-def machines(*cores):
+def machines(*cores, gpus=()):
     """As much of Ray as tells its machines."""
     nodes = [{"Alive": True, "Resources": {"CPU": float(each)}} for each in cores]
+    for node, count in zip(nodes, gpus):
+        node["Resources"]["GPU"] = float(count)
     dead = {"Alive": False, "Resources": {"CPU": 64.0}}
     return types.SimpleNamespace(nodes=lambda: [*nodes, {"Alive": True, "Resources": {}}, dead])
 
 
 def test_runs_that_fit_on_no_machine_do_not_wait_in_silence():
-    assert executors._places(machines(2), None, 2) == 1
-    assert executors._places(machines(3, 8, 1), "auto", 2) == 1 + 4
-    with pytest.raises(ValueError, match=r"4 threads, of 3 cores; choose 1 worker"):
-        executors._places(machines(3), None, 4)
-    with pytest.warns(UserWarning, match="no machine at auto has 4 cores"):
-        assert executors._places(machines(3, 3), "auto", 4) == 1
+    assert executors._places(machines(2), None, 2, 0) == 1
+    assert executors._places(machines(3, 8, 1), "auto", 2, 0) == 1 + 4
+    with pytest.raises(ValueError, match=r"4 threads, and there are 3 cores.*1 worker"):
+        executors._places(machines(3), None, 4, 0)
+    with pytest.warns(UserWarning, match="no machine at auto has room for 4 threads"):
+        assert executors._places(machines(3, 3), "auto", 4, 0) == 1
+
+
+@pytest.mark.parametrize(("gpus", "places"), [(0.0, 2 + 4 + 1), (1, 2 + 2), (0.25, 2 + 4), (2, 2)])
+def test_where_runs_have_gpus_both_must_have_room(gpus, places):
+    assert executors._places(machines(4, 8, 2, gpus=(2, 2)), "auto", 2, gpus) == places
+
+
+def test_without_gpus_runs_that_need_them_are_refused(ray):
+    with pytest.raises(ValueError, match=r"2 threads and 1 GPUs, and there are 8 cores and 0 GPUs"):
+        executors._places(machines(8), None, 2, 1.0)
+    with pytest.warns(UserWarning, match=r"no machine at auto .* 2 threads and 0\.5 GPUs"):
+        executors._places(machines(8), "auto", 2, 0.5)
+    for gpus in (-1, 1.5, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"gpus must be .*{gpus}"):
+            executors.on_ray(gpus=gpus)
 
 
 # ---- flags ----
@@ -246,6 +285,8 @@ def test_runs_that_fit_on_no_machine_do_not_wait_in_silence():
     ("arguments", "words"),
     [
         (["--workers=2"], ["--workers", "--executor=ray"]),
+        (["--gpus_per_run=1"], ["--gpus_per_run", "--executor=ray"]),
+        (["--executor=ray", "--gpus_per_run=1.5"], ["gpus", "1.5"]),
         (["--ray_address=auto"], ["--ray_address", "--executor=ray"]),
         (["--executor=serial", "--workers=2"], ["--workers", "--executor=ray"]),
         (["--executor=ray", "--workers=0"], ["workers", "0"]),
@@ -272,10 +313,11 @@ def test_where_runs_run_is_no_part_of_what_is_run(call, monkeypatch):
     monkeypatch.setattr(executors, "on_ray", lambda *arguments: given.append(arguments) or "ray")
     assert not call("reproduce_figures", "--seeds=2")[0]
     assert not call("reproduce_figures", "--seeds=2", "--executor=ray", "--workers=3")[0]
-    assert not call("reproduce_figures", "--seeds=2", "--executor=ray", "--ray_address=auto")[0]
+    cluster = ["--executor=ray", "--ray_address=auto", "--gpus_per_run=0.5"]
+    assert not call("reproduce_figures", "--seeds=2", *cluster)[0]
     first, *others = seen
     assert first[-1] is executors.serial
-    assert given == [(3, None), (None, "auto")]
+    assert given == [(3, None, 0.0), (None, "auto", 0.5)]
     for each in others:
         assert each[-1] == "ray"
         assert each[:-1] == first[:-1]  # the preset, the folder, and the command in the index

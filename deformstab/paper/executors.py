@@ -33,13 +33,14 @@ def serial(experiments, execute, started):
         yield experiment, execute(experiment)
 
 
-def on_ray(workers: int | None = None, address: str | None = None):
+def on_ray(workers: int | None = None, address: str | None = None, gpus: float = 0.0):
     """Tasks of Ray: on any machine that has room, and again where a worker or its machine is lost.
 
-    Workers compute on processors, with an experiment's threads, this process' backend, and this very
-    package, which is sent to them. Of a cluster's machines they need what the package depends on, in
-    this process' versions, and data from disk at the same path; others are refused. Last digits are
-    those of the serial executor where processors are of one kind.
+    Workers compute with an experiment's threads, this process' backend, and this very package, which
+    is sent to them; on processors unless each is to have a GPU, or a share of one. Of a cluster's
+    machines they need what the package depends on, in this process' versions, and data from disk at
+    the same path; others are refused. Last digits are those of the serial executor where what they
+    compute on is of one kind.
 
     Results are written here, checkpoints by the workers, into the output folder: where machines share
     it, a run goes on after its last epoch on any of them; where they do not, a run that loses its
@@ -52,11 +53,12 @@ def on_ray(workers: int | None = None, address: str | None = None):
         workers: runs at a time on this machine; by default as many as its cores have threads for.
         address: of a running cluster ("auto", "head:6379", "ray://head:10001"), with room for as many
             as it has cores; by default Ray is started on this machine, and stopped at the end.
+        gpus: of each run: 1, several, or a share (0.25: four runs on a GPU at a time); 0 for none.
 
     Raises:
         ImportError: Ray is missing.
-        ValueError: `workers` below 1, or together with `address`; from the executor, a run with more
-            threads than this machine has cores.
+        ValueError: `workers` below 1, or together with `address`; `gpus` that Ray cannot deal out; from
+            the executor, a run with more threads or GPUs than this machine has.
         ConnectionError: from the executor, no cluster at the address.
         RunsFailed: from the executor, at the end, with the names of the runs.
     """
@@ -66,22 +68,24 @@ def on_ray(workers: int | None = None, address: str | None = None):
         raise ValueError(
             f"workers ({workers}) are of this machine, not of the cluster at {address}"
         )
+    if not (0 <= gpus < 1 or (float(gpus).is_integer() and gpus > 0)):
+        raise ValueError(f"gpus must be a share below 1 or a whole number, received {gpus}")
     try:
         import ray
     except ImportError as error:
         raise ImportError(f'{error}; runs on Ray need: pip install "deformstab[ray]"') from error
-    return functools.partial(_on_ray, ray, workers, address)
+    return functools.partial(_on_ray, ray, workers, address, gpus)
 
 
-def _on_ray(ray, workers, address, experiments, execute, started):
+def _on_ray(ray, workers, address, gpus, experiments, execute, started):
     if not experiments:
         return
     threads = max(each.threads for each in experiments)
     _connect(ray, address, workers and workers * threads)
     try:
-        places = _places(ray, address, threads)
+        places = _places(ray, address, threads, gpus)
         task = ray.remote(max_retries=RETRIES)(_run_there)
-        running = {_submitted(task, execute, each): each for each in experiments}
+        running = {_submitted(task, execute, each, gpus): each for each in experiments}
         waiting, failed = iter(experiments), []
         for experiment in itertools.islice(waiting, places):
             started(experiment)
@@ -119,24 +123,38 @@ def _connect(ray, address, cores) -> None:
         ) from error
 
 
-def _places(ray, address, threads) -> int:
+def _places(ray, address, threads, gpus) -> int:
     """How many runs there is room for at a time; one that fits nowhere would wait without a word."""
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    places = sum(each // threads for each in cores)
+    places, found = 0, []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = {name: node["Resources"].get(name, 0.0) for name in ("CPU", "GPU")}
+            room = int(has["CPU"]) // threads
+            places += min(room, int(has["GPU"] / gpus)) if gpus else room
+            found.append(f"{has['CPU']:g} cores" + f" and {has['GPU']:g} GPUs" * bool(gpus))
+    needed = f"{threads} threads" + f" and {gpus:g} GPUs" * bool(gpus)
     if not places and address is None:
-        raise ValueError(f"a run takes {threads} threads, of {sum(cores)} cores; choose 1 worker")
+        raise ValueError(
+            f"a run takes {needed}, and there are {', '.join(found)}; ask for less (1 worker, for "
+            "example)"
+        )
     if not places:
-        message = f"no machine at {address} has {threads} cores: runs wait until one joins"
+        message = f"no machine at {address} has room for {needed}: runs wait until one joins"
         warnings.warn(message, stacklevel=2)
     return max(1, places)
 
 
-def _submitted(task, execute, experiment):
+def _submitted(task, execute, experiment, gpus):
     """Hands a run to Ray, with all that decides its numbers before its worker imports Keras."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "XLA_"))}
     kept |= {name: str(experiment.threads) for name in THREAD_VARIABLES}
-    kept |= {"KERAS_BACKEND": keras.backend.backend(), "CUDA_VISIBLE_DEVICES": ""}
-    options = {"num_cpus": experiment.threads, "runtime_env": {"env_vars": kept}}
+    kept["KERAS_BACKEND"] = keras.backend.backend()
+    if gpus:  # Ray says which; runs that share one must not take all of its memory each
+        kept |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    else:
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    options = {"num_cpus": experiment.threads, "num_gpus": gpus}
+    options["runtime_env"] = {"env_vars": kept}
     if experiment.data_dir is not None:  # a worker has a working directory of its own
         path = os.path.abspath(experiment.data_dir)
         experiment = dataclasses.replace(experiment, data_dir=path)
