@@ -282,6 +282,7 @@ def varied(preset, name):
         ("batches_times_4", {"batch_size": 80}),
         ("learning_rate_tenth", {"learning_rate": pytest.approx(0.002)}),
         ("sgd", {"optimizer": "sgd", "learning_rate": pytest.approx(0.6)}),
+        ("bfloat16", {"precision": "mixed_bfloat16"}),
         ("tasks_20_epochs", {"epochs": 20, "stop_accuracy": 0.0}),
     ],
 )

@@ -31,3 +31,32 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, optimize
     for first, second in zip(expected, again.model.get_weights()):
         np.testing.assert_allclose(second, first, rtol=1e-6, atol=1e-7)
     assert [row["step"] for row in again.history] == [3, 6]
+
+
+class Files:
+    """Images that are read when they are asked for, like those of ImageNet."""
+
+    def __init__(self, images):
+        self._images, self.shape = images, images.shape
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        return self._images[index]
+
+
+def test_images_that_stay_on_the_device_train_as_those_that_are_read_batch_by_batch():
+    rng = np.random.default_rng(0)
+    images, labels = rng.uniform(-1, 1, (22, 8, 8, 3)).astype("float32"), np.arange(22) % 3
+    choices = {"blocks": ((1, 4), (1, 4)), "epochs": 2, "batch_size": 8, "image_size": 8}
+    weights = []
+    for given in (images, Files(images)):
+        data = Dataset("made", given, labels, images[:6], labels[:6], 3)
+        training = Training(Experiment("main", "made", "max", 0, **choices), data)
+        training.run_epoch()
+        weights.append([weight.copy() for weight in training.model.get_weights()])
+        assert training.step == 3  # the last of six images
+        np.testing.assert_array_equal(data.x_train[:], images)
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, second)

@@ -133,7 +133,8 @@ class Experiment:
             activations += 3 * convolutions * width * pixels  # before, between and after
             weights += 9 * width * (channels + (convolutions - 1) * width)
             pixels, channels = pixels / 4, width
-        in_memory = 0 if self.dataset == "imagenet" else self.train_images
+        copies = 2 if self.epochs else 1  # one stays where the model computes
+        in_memory = 0 if self.dataset == "imagenet" else copies * self.train_images
         images = (in_memory + self.test_images) * self.image_size**2 * 3
         training = 2 * self.batch_size * activations + 5 * weights if self.epochs else 2 * weights
         return 0.8e9 + 4 * (images + max(training, 64 * activations))

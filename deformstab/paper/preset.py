@@ -19,6 +19,7 @@ RECIPES = {
     "batches_times_4": {"batch_size": 4},
     "learning_rate_tenth": {"learning_rate": 0.1},
     "sgd": {"optimizer": "sgd", "learning_rate": 30},
+    "bfloat16": {"precision": "mixed_bfloat16"},
     "tasks_20_epochs": {"task": "deformed_classes", "epochs": 20, "stop_accuracy": 0.0},
 }
 _FACTORS = ("train_images", "batch_size", "learning_rate")

@@ -78,7 +78,7 @@ class Training:
         Args:
             at_step: called after every step of the optimizer, `step` counted.
         """
-        experiment, images, labels = self.experiment, self.data.x_train, self.data.y_train
+        experiment, (images, labels) = self.experiment, self._on_device
         self.model.optimizer.learning_rate = learning_rate(experiment, self.epoch)
         order = epoch_order(len(images), experiment.seed, self.epoch)
         totals = np.zeros(3)
@@ -145,6 +145,14 @@ class Training:
             variable.assign(array)
         return kept
 
+    @functools.cached_property
+    def _on_device(self) -> tuple:
+        """Training images and labels where the model computes, once for all steps; files stay files."""
+        images, labels = self.data.x_train, self.data.y_train
+        if isinstance(images, np.ndarray):
+            images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
+        return images, labels
+
     @property
     def _variables(self) -> list:
         """Weights, statistics, states of seed generators; moments and steps of the optimizer."""
@@ -201,6 +209,8 @@ def _batches(images, labels, order, size):
 
     def read(start):
         batch = order[start : start + size]
+        if ops.is_tensor(images):
+            return ops.take(images, batch, axis=0), ops.take(labels, batch, axis=0)
         return images[batch], labels[batch]
 
     with ThreadPoolExecutor(1) as reader:
