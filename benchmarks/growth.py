@@ -18,6 +18,7 @@ FLAGS = flags.FLAGS
 
 _DEFORM = ("deformations:compiled", {"images": 64, "side": 64, "points": 4, "reach": 2.0})
 _MEASURE = ("measurements:sensitivity_of_stack", {"images": 128, "side": 32, "depth": 8})
+_EPOCHS = ("measurements:callback_epochs", {"images": 64, "side": 32})
 _SIDES = (32, 64, 128, 256, 512, 1024)
 SERIES = [  # title, what is varied, (function, arguments), values
     ("deformation, images", "images", _DEFORM, (16, 32, 64, 128, 256, 512, 1024)),
@@ -27,6 +28,7 @@ SERIES = [  # title, what is varied, (function, arguments), values
     ("measurement, side", "side", _MEASURE, (16, 32, 64, 128)),
     ("measurement, layers", "depth", _MEASURE, (2, 4, 8, 16, 32, 64)),
     ("measurement, draws an image", "deformations", _MEASURE, (1, 2, 4, 8, 16)),
+    ("callback, epochs", "epochs", _EPOCHS, (10, 20, 50, 100)),
 ]
 
 

@@ -86,6 +86,23 @@ def callback(name, images, side):
     return epoch
 
 
+def callback_epochs(images, side, epochs):
+    """A training whose every epoch ends in a measurement by a `SensitivityCallback` of its own."""
+    import deformstab as ds
+
+    model, layers = _network("cifar")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    given = _images(images, side)[0]
+    labels = np.arange(images) % 10
+
+    def train(number):
+        measured = ds.SensitivityCallback(given, layers=layers, progress=False)
+        model.fit(given, labels, batch_size=images, epochs=epochs, verbose=0, callbacks=[measured])
+        assert len(measured.table) == (epochs + 1) * len(layers)
+
+    return train
+
+
 _BATCH, _BLOCKS = 64, ((2, 16), (2, 32), (2, 64))
 
 

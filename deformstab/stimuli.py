@@ -61,7 +61,8 @@ class DeformedImages:
     def deformed(self, part, images, draws):
         """`part`, the images at some indices, under some of their draws: [images · draws, …]."""
         moves = self.displacements[images][:, draws]
-        copies = ops.repeat(part, len(draws), axis=0)
+        # Eager copies of one each take as long as to deform them.
+        copies = part if len(draws) == 1 else ops.repeat(part, len(draws), axis=0)
         deformed = self.deformation.deform(copies, moves.reshape(-1, *moves.shape[2:]))
         return ops.cast(deformed, "float32")
 

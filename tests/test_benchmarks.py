@@ -59,6 +59,7 @@ def test_every_candidate_takes_its_arguments(benchmarks):
         ),
         ("deformations:loss_alone", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("measurements:sensitivity_of_stack", {"images": 3, "side": 8, "depth": 2}),
+        ("measurements:callback_epochs", {"images": 4, "side": 32, "epochs": 2}),
         ("measurements:reproduction", {"images": 128}),
         ("measurements:keras_fit", {"images": 128}),
         ("measurements:bare_loop", {"images": 128}),
