@@ -1,11 +1,13 @@
-"""Figures: what is drawn is what the tables say. Data in the artists, never pixels."""
+"""Figures: what is drawn is what the tables say. Data in the artists; pixels of the files only."""
 
+import io
 import pathlib
 import statistics
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import scipy.ndimage
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -536,6 +538,39 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(results,
     finally:
         plt.rcdefaults()
         plt.switch_backend("agg")
+
+
+def test_a_png_has_few_colours_and_shows_what_matplotlib_drew():
+    """Flat colours exactly, smooth ones closely once an eye, or a blur, averages neighbours."""
+    figure, (lines, photo) = plt.subplots(1, 2, figsize=(4, 2), dpi=style._DPI)
+    for number, colour in enumerate(style.KIND_COLOURS.values()):
+        lines.axhspan(number, number + 1, color=colour)
+    ramp = np.stack(np.meshgrid(np.linspace(0, 1, 80), np.linspace(0, 1, 80)), axis=-1)
+    photo.imshow(np.dstack([ramp, 1 - ramp[..., :1]]))
+    raw = io.BytesIO()
+    figure.savefig(raw, dpi=style._DPI)
+    plt.close(figure)
+    drawn = np.asarray(Image.open(raw).convert("RGB"), float)
+    with Image.open(style._with_palette(raw)) as image:
+        assert image.mode == "P"
+        saved = np.asarray(image.convert("RGB"), float)
+    for colour in [*style.KIND_COLOURS.values(), "white"]:
+        exact = 255 * np.array(to_rgb(colour))
+        of_it = (np.abs(drawn - exact) < 1).all(axis=-1)
+        assert of_it.sum() > 500
+        np.testing.assert_array_equal(saved[of_it], drawn[of_it])
+    blurred = [scipy.ndimage.uniform_filter(each, (9, 9, 1)) for each in (drawn, saved)]
+    error = np.abs(blurred[0] - blurred[1]).max(axis=-1)[:, drawn.shape[1] // 2 :]
+    assert np.quantile(error, 0.9) < 5  # a whole plane of colours is more than photographs have
+    assert 32 < len({tuple(pixel) for pixel in saved.reshape(-1, 3)}) <= 256
+
+
+def test_a_png_of_few_colours_keeps_them_all():
+    pixels = np.random.default_rng(0).integers(0, 5, (20, 30, 1)) * np.array([50, 20, 3])
+    raw = io.BytesIO()
+    Image.fromarray(pixels.astype("uint8")).save(raw, "png")
+    with Image.open(style._with_palette(raw)) as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
 
 
 def test_a_caption_stands_below_the_figure_and_moves_nothing(results, tmp_path):
