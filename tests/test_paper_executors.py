@@ -161,22 +161,36 @@ def test_a_run_that_loses_its_machine_is_run_on_another(tmp_path, some, ray):
 # ---- GPUs ----
 
 
-@pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (2.0, {"0,1"})])
-def test_each_run_sees_the_gpus_it_was_dealt_and_no_others(some, ray, gpus, expected):
+@pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (0.25, {"0"})])
+def test_each_run_sees_the_gpu_it_was_dealt_and_no_other(monkeypatch, some, ray, gpus, expected):
     """GPUs that the machine says it has: Ray deals them out without asking whether it is true."""
     from ray.cluster_utils import Cluster
 
-    def execute(_):
+    def there(*_):
         time.sleep(1)  # so that the next run starts on the other one
-        return os.environ["CUDA_VISIBLE_DEVICES"]
+        return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["NVIDIA_TF32_OVERRIDE"], os.getpid()
 
+    monkeypatch.setattr(executors, "_run_there", there)  # which refuses GPUs that are none
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
     try:
-        found = list(executors.on_ray(None, cluster.address, gpus)(some, execute, silent))
+        found = dict(executors.on_ray(None, cluster.address, gpus)(some, len, silent))
     finally:
         cluster.shutdown()
+    places, tf32, processes = zip(*found.values())
     assert len(found) == len(some)
-    assert {devices for _, devices in found} == expected
+    assert set(places) == expected
+    assert set(tf32) == {"0"}
+    if gpus:  # a process would keep the GPU it began with
+        assert len(set(processes)) == len(some)
+
+
+def test_a_run_that_was_dealt_a_gpu_does_not_compute_on_processors(monkeypatch):
+    this, versions = Experiment(**CHOICES, seed=0), executors._versions()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ValueError, match=r"finds no GPU .* number 3.*--gpus_per_run"):
+        executors._run_there(pytest.fail, this, versions, 0.5)
+    monkeypatch.setattr(executors, "devices", lambda: ["cpu:0", "gpu:0"])
+    assert executors._run_there(lambda given: given.id, this, versions, 0.5) == this.id
 
 
 # ---- runs that fail ----
@@ -257,23 +271,25 @@ def machines(*cores, gpus=()):
 def test_runs_that_fit_on_no_machine_do_not_wait_in_silence():
     assert executors._places(machines(2), None, 2, 0) == 1
     assert executors._places(machines(3, 8, 1), "auto", 2, 0) == 1 + 4
-    with pytest.raises(ValueError, match=r"4 threads, and there are 3 cores.*1 worker"):
+    with pytest.raises(ValueError, match=r"4 threads, and there are 3 cores.*; choose 1 worker"):
         executors._places(machines(3), None, 4, 0)
     with pytest.warns(UserWarning, match="no machine at auto has room for 4 threads"):
         assert executors._places(machines(3, 3), "auto", 4, 0) == 1
 
 
-@pytest.mark.parametrize(("gpus", "places"), [(0.0, 2 + 4 + 1), (1, 2 + 2), (0.25, 2 + 4), (2, 2)])
+@pytest.mark.parametrize(
+    ("gpus", "places"), [(0.0, 2 + 4 + 1), (1, 2 + 2), (0.25, 2 + 4), (0.6, 2 + 2), (0.4, 2 + 4)]
+)
 def test_where_runs_have_gpus_both_must_have_room(gpus, places):
     assert executors._places(machines(4, 8, 2, gpus=(2, 2)), "auto", 2, gpus) == places
 
 
 def test_without_gpus_runs_that_need_them_are_refused(ray):
-    with pytest.raises(ValueError, match=r"2 threads and 1 GPUs, and there are 8 cores and 0 GPUs"):
+    with pytest.raises(ValueError, match=r"1 GPUs, and there are 8 cores and 0 GPUs.*gpus"):
         executors._places(machines(8), None, 2, 1.0)
     with pytest.warns(UserWarning, match=r"no machine at auto .* 2 threads and 0\.5 GPUs"):
         executors._places(machines(8), "auto", 2, 0.5)
-    for gpus in (-1, 1.5, math.nan, math.inf):
+    for gpus in (-1, 1.5, 2, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"gpus must be .*{gpus}"):
             executors.on_ray(gpus=gpus)
 

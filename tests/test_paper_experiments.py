@@ -12,6 +12,7 @@ from test_paper_results import small_preset
 from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.paper import experiments
 from deformstab.paper.experiments import Experiment
+from deformstab.paper.preset import RECIPES
 from deformstab.paper.presets import PRESETS, Preset
 
 QUICK = PRESETS["quick"]
@@ -181,7 +182,7 @@ def test_every_choice_reaches_its_experiments():
         batch_size=5,
         learning_rate=0.5,
         measured_images=9,
-        test_images=77,
+        test_images=777,
         image_size=24,
         max_displacement=0.5,
         downsampling=("max", "strided"),
@@ -200,7 +201,7 @@ def test_every_choice_reaches_its_experiments():
     for each in found:
         assert each.seed in (7, 8)
         assert (each.batch_size, each.learning_rate, each.measured_images) == (5, 0.5, 9)
-        assert each.test_images == 77
+        assert each.test_images == 777
         large, untrained = each.study == "large", each.study in ("filters", "choices")
         assert each.train_images == (30 if large else 50)
         assert each.epochs == (4 if large else 0 if untrained else 3)
@@ -289,7 +290,7 @@ def varied(preset, name):
 def test_a_recipe_changes_one_thing_of_the_networks_it_is_about(name, expected):
     kinds = {"downsampling": ("max", "strided"), "tasks_downsampling": "average"}
     training = {"learning_rate": 0.02, "stop_accuracy": 0.9, "recipes_seeds": 2, "seed": 5}
-    preset = small_preset(track=True, variants=True, **kinds, **training)
+    preset = small_preset(track=True, variants=True, recipes=(name,), **kinds, **training)
     networks = list(itertools.product(kinds["downsampling"], [0.0], [5, 6]))
     if name == "tasks_20_epochs":
         networks = list(itertools.product(["average"], [0.5, 1.0], [5, 6]))
@@ -301,6 +302,10 @@ def test_a_recipe_changes_one_thing_of_the_networks_it_is_about(name, expected):
         watched = {key: different.pop(key, False) for key in ("track", "variants")}
         assert watched == {"track": False, "variants": False}
         assert different == expected
+
+
+def test_by_default_there_are_all_recipes_that_any_processor_computes():
+    assert set(RECIPES) - set(QUICK.recipes) == {"bfloat16"}
 
 
 def test_recipes_learn_true_labels_also_where_the_main_study_does_not():
@@ -331,7 +336,7 @@ def test_recipes_learn_true_labels_also_where_the_main_study_does_not():
         ({"studies": ("main", "other")}, "'other'.*main, large"),
         ({"recipes": ("adagrad",)}, "'adagrad'.*inputs_unit"),
         ({"train_images": 0}, "train_images"),
-        ({"test_images": 19}, "test_images must be at least 20.*19"),
+        ({"test_images": 511}, "test_images must be at least 512.*511"),
         ({"train_images": 19}, "train_images.*at least 20"),
         ({"large_train_images": 19}, "large_train_images.*at least 20"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -17,9 +17,9 @@ import pytest
 from test_paper_results import RUN_COLUMNS, made_run
 
 import deformstab as ds
-from deformstab.paper import experiments, runs, training
+from deformstab.paper import datasets, experiments, runs, tasks, training
 from deformstab.paper.experiments import Experiment
-from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS
+from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, devices
 
 ROOT = pathlib.Path(__file__).parent.parent
 CHOICES = {
@@ -569,9 +569,44 @@ def test_tracking_and_variants_change_no_other_table(alone):
     assert set(watched["variants"]["variant"]) == {"train_images", "before_relu", "own_statistics"}
 
 
-@pytest.mark.parametrize(("changes", "count"), [({}, 512), ({"test_images": 700}, 700)])
-def test_the_accuracy_is_of_as_many_test_images_as_asked_for(changes, count):
+def test_what_is_measured_does_not_depend_on_how_many_images_tell_the_accuracy(alone):
+    plain, more = alone(experiment(track=True)), alone(experiment(track=True, test_images=700))
+    for name in ("sensitivity", "smoothness", "trajectory", "epochs"):
+        pd.testing.assert_frame_equal(plain[name], more[name], check_exact=True)
+    of = {}
+    for tables, count in ((plain, 512), (more, 700)):
+        of[count] = tables["training"]["accuracy_test"].item()
+        right = of[count] * count  # a whole number of images
+        assert right == pytest.approx(round(right), abs=1e-6)
+    assert of[512] != of[700]
+
+
+@pytest.mark.parametrize("scaling", ["symmetric", "standardized"])
+def test_the_accuracy_is_of_as_many_test_images_as_asked_for(scaling):
+    this = experiment(test_images=700, input_scaling=scaling)
+    data = runs.dataset_of(this)
+    assert len(data.x_test) == 512
+    x, y = runs._test_images(this, data)
+    assert len(x) == len(y) == 700
+    raw = datasets.load("photos", None, 16, 40, 700)
+    expected = tasks.scaled(raw, scaling)
+    np.testing.assert_array_equal(x, expected.x_test)
+    np.testing.assert_array_equal(y, expected.y_test)
+    if scaling == "standardized":  # by the images it was trained on
+        np.testing.assert_array_equal(expected.x_train, data.x_train)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"test_images": 700, "task": "random_labels"}, {"measured_images": 600}]
+)
+def test_else_the_accuracy_is_of_the_images_that_measure(changes):
     this = experiment(**changes)
     data = runs.dataset_of(this)
-    assert len(data.x_test) == len(data.y_test) == count
-    assert len(runs.dataset_of(experiment(**changes, measured_images=800)).x_test) == 800
+    assert len(data.x_test) == max(512, this.measured_images)
+    assert runs._test_images(this, data)[0] is data.x_test
+
+
+def test_a_run_says_what_it_ran_on(tmp_path):
+    this = experiment(epochs=0)
+    found = runs.execute(this, tmp_path)
+    assert found["devices"] == devices()

@@ -1,7 +1,7 @@
 """What the claims would have been: after less training, and under choices the paper leaves open.
 
-`at_step`, `with_recipe` and `with_variant` give `Results` in which the networks of the main study are
-replaced or measured otherwise; the claims are then evaluated as ever.
+`at_step`, `with_recipe` and `with_variant` give `Results` in which the networks that claims are about
+are replaced or measured otherwise; the claims are then evaluated as ever.
 """
 
 import dataclasses
@@ -68,8 +68,8 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     Returns:
         A row a choice and claim: `choice`, the columns of the claims (`p` of each row alone, `verdict`
         adjusted for the claims of one choice).
-        "as stated" is what the claims are judged by; "as stated, N seeds" the seeds that the recipes
-        have.
+        "as stated" is what the claims are judged by; "as stated, seeds 0, 1, …" comes before the
+        recipes that have those seeds.
     """
     main = _networks(results, study="main", task="true_labels")
     found = []
@@ -93,12 +93,11 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     kinds = results.preset.downsampling
     for kind in kinds if len(kinds) > 2 else ():
         add(f"without {kind}", _without_kind(results, kind), _OF_RECIPES)
-    if len(recipes):
-        seeds = sorted(recipes["seed"].unique())
-        add(f"as stated, {len(seeds)} seeds", _with_seeds(results, seeds), varied)
-    for choice, networks in recipes.groupby("choice", sort=False) if len(recipes) else ():
-        recipe = _with_seeds(with_recipe(results, choice), networks["seed"])
-        add(choice, recipe, _claims_of(networks))
+    for seeds, networks in recipes.groupby(_seeds_of(recipes), sort=False) if len(recipes) else ():
+        stated = f"as stated, seeds {', '.join(map(str, seeds))}"
+        add(stated, _with_seeds(results, seeds), _claims_of(networks))
+        for choice, those in networks.groupby("choice", sort=False):
+            add(choice, _with_seeds(with_recipe(results, choice), seeds), _claims_of(those))
     return pd.concat(found, ignore_index=True)[["choice", *_SHOWN]]
 
 
@@ -206,6 +205,12 @@ def _complete(networks, preset) -> pd.DataFrame:
     is_task = networks["task"] == "deformed_classes"
     networks = networks[by_seed == is_task.map({True: strengths, False: kinds})]
     return networks[networks.groupby("choice")["seed"].transform("nunique") > 1]
+
+
+def _seeds_of(recipes) -> pd.Series:
+    """Of each network, the seeds that its recipe has."""
+    seeds = recipes.groupby("choice")["seed"].agg(lambda found: tuple(sorted(set(found))))
+    return recipes["choice"].map(seeds)
 
 
 def _claims_of(recipes) -> set:

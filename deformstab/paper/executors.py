@@ -17,7 +17,7 @@ import warnings
 import keras
 
 from deformstab.paper import datasets
-from deformstab.tables import THREAD_VARIABLES
+from deformstab.tables import THREAD_VARIABLES, devices
 
 RETRIES = 5  # of a run that lost its worker; not without end, for it may be what kills them
 
@@ -53,12 +53,12 @@ def on_ray(workers: int | None = None, address: str | None = None, gpus: float =
         workers: runs at a time on this machine; by default as many as its cores have threads for.
         address: of a running cluster ("auto", "head:6379", "ray://head:10001"), with room for as many
             as it has cores; by default Ray is started on this machine, and stopped at the end.
-        gpus: of each run: 1, several, or a share (0.25: four runs on a GPU at a time); 0 for none.
+        gpus: of each run: 1, or a share (0.25: four runs on a GPU at a time); 0 for none.
 
     Raises:
         ImportError: Ray is missing.
-        ValueError: `workers` below 1, or together with `address`; `gpus` that Ray cannot deal out; from
-            the executor, a run with more threads or GPUs than this machine has.
+        ValueError: `workers` below 1, or together with `address`; `gpus` not in [0, 1]; from the
+            executor, a run with more threads or GPUs than this machine has.
         ConnectionError: from the executor, no cluster at the address.
         RunsFailed: from the executor, at the end, with the names of the runs.
     """
@@ -68,8 +68,8 @@ def on_ray(workers: int | None = None, address: str | None = None, gpus: float =
         raise ValueError(
             f"workers ({workers}) are of this machine, not of the cluster at {address}"
         )
-    if not (0 <= gpus < 1 or (float(gpus).is_integer() and gpus > 0)):
-        raise ValueError(f"gpus must be a share below 1 or a whole number, received {gpus}")
+    if not 0 <= gpus <= 1:
+        raise ValueError(f"gpus must be 0, 1 or a share between, received {gpus}")
     try:
         import ray
     except ImportError as error:
@@ -84,7 +84,8 @@ def _on_ray(ray, workers, address, gpus, experiments, execute, started):
     _connect(ray, address, workers and workers * threads)
     try:
         places = _places(ray, address, threads, gpus)
-        task = ray.remote(max_retries=RETRIES)(_run_there)
+        # A process keeps the GPU it began with: each run that has one is given a new process.
+        task = ray.remote(max_retries=RETRIES, max_calls=1 if gpus else 0)(_run_there)
         running = {_submitted(task, execute, each, gpus): each for each in experiments}
         waiting, failed = iter(experiments), []
         for experiment in itertools.islice(waiting, places):
@@ -130,14 +131,12 @@ def _places(ray, address, threads, gpus) -> int:
         if node["Alive"]:
             has = {name: node["Resources"].get(name, 0.0) for name in ("CPU", "GPU")}
             room = int(has["CPU"]) // threads
-            places += min(room, int(has["GPU"] / gpus)) if gpus else room
+            places += min(room, int(has["GPU"]) * int(1 / gpus)) if gpus else room
             found.append(f"{has['CPU']:g} cores" + f" and {has['GPU']:g} GPUs" * bool(gpus))
     needed = f"{threads} threads" + f" and {gpus:g} GPUs" * bool(gpus)
     if not places and address is None:
-        raise ValueError(
-            f"a run takes {needed}, and there are {', '.join(found)}; ask for less (1 worker, for "
-            "example)"
-        )
+        advice = "ask for less with gpus (--gpus_per_run)" if gpus else "choose 1 worker"
+        raise ValueError(f"a run takes {needed}, and there are {', '.join(found)}; {advice}")
     if not places:
         message = f"no machine at {address} has room for {needed}: runs wait until one joins"
         warnings.warn(message, stacklevel=2)
@@ -148,7 +147,7 @@ def _submitted(task, execute, experiment, gpus):
     """Hands a run to Ray, with all that decides its numbers before its worker imports Keras."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "XLA_"))}
     kept |= {name: str(experiment.threads) for name in THREAD_VARIABLES}
-    kept["KERAS_BACKEND"] = keras.backend.backend()
+    kept |= {"KERAS_BACKEND": keras.backend.backend(), "NVIDIA_TF32_OVERRIDE": "0"}
     if gpus:  # Ray says which; runs that share one must not take all of its memory each
         kept |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     else:
@@ -158,16 +157,24 @@ def _submitted(task, execute, experiment, gpus):
     if experiment.data_dir is not None:  # a worker has a working directory of its own
         path = os.path.abspath(experiment.data_dir)
         experiment = dataclasses.replace(experiment, data_dir=path)
-    return task.options(name=experiment.id, **options).remote(execute, experiment, _versions())
+    return task.options(name=experiment.id, **options).remote(
+        execute, experiment, _versions(), gpus
+    )
 
 
-def _run_there(execute, experiment, versions):
+def _run_there(execute, experiment, versions, gpus=0.0):
     """On a worker: refuses to compute what would be other numbers than the serial executor's."""
     machine, path = platform.node(), experiment.data_dir
     if _versions() != versions:
         raise ValueError(f"{machine} has {_versions()}, where {versions} are needed")
     if _fingerprint(path) != experiment.data_fingerprint:
         raise ValueError(f"{path} on {machine} is not the data that the run is of")
+    if gpus and all("cpu" in device.lower() for device in devices()):
+        raise ValueError(
+            f"{keras.backend.backend()} finds no GPU on {machine}, where Ray gave the run number "
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES')}: install a build that computes on it there, or "
+            "ask for no gpus (--gpus_per_run)"
+        )
     return execute(experiment)
 
 

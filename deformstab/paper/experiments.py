@@ -44,13 +44,14 @@ class Experiment:
         precision: it trains in, a Keras dtype policy; measured in float32 always.
         control_points, max_displacement: of the deformations that measure it.
         measured_images: test images that measure it, the same for every network.
-        test_images: that its accuracy is of, if there are so many.
+        test_images: that its accuracy is of, if there are so many; 512 with other tasks than true
+            labels.
         input_scaling: one of `SCALINGS`.
         batch_statistics: whether batch normalization is re-estimated before the first measurement
             too; at initialization it does next to nothing otherwise.
         track: whether it is measured during training as well.
         variants: whether it is measured before ReLU and with other batch normalization as well.
-        choice: of the study "recipes", what differs from the main study.
+        choice: of the study "recipes", what differs from the study that it varies.
         threads: it runs on, which decide the last digits of trained weights.
     """
 
@@ -133,9 +134,12 @@ class Experiment:
             activations += 3 * convolutions * width * pixels  # before, between and after
             weights += 9 * width * (channels + (convolutions - 1) * width)
             pixels, channels = pixels / 4, width
-        copies = 2 if self.epochs else 1  # one stays where the model computes
+        derived = self.task in ("random_images", "deformed_classes")
+        derived = derived or self.input_scaling != "symmetric"
+        copies = 1 + derived + bool(self.epochs)  # one stays where the model computes
         in_memory = 0 if self.dataset == "imagenet" else copies * self.train_images
-        images = (in_memory + self.test_images) * self.image_size**2 * 3
+        tested = self.test_images if self.epochs and self.task == "true_labels" else 512
+        images = (in_memory + tested) * self.image_size**2 * 3
         training = 2 * self.batch_size * activations + 5 * weights if self.epochs else 2 * weights
         return 0.8e9 + 4 * (images + max(training, 64 * activations))
 

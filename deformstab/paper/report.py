@@ -160,12 +160,13 @@ def _claims_by_choice(table):
         "",
         "## How far the open choices move the claims",
         "",
-        "Values of the claims about the main study with 95 % intervals, where something that the paper "
+        "Values of claims with 95 % intervals, where something that the paper "
         "leaves open is done otherwise; bold: off the bound by an unadjusted t test (p < 0.05). The "
         "same networks are measured otherwise: on training images; before ReLU; with batch "
         "normalization by the statistics of the measured images (own statistics), or re-estimated at "
         "the start already, after the first step; by other summaries. Then a kind is left out. Last, "
-        "other networks: the recipes, in seeds of which all kinds are finished.",
+        "other networks: the recipes, below the networks as stated of the same seeds, of which all are "
+        "finished.",
         "",
         f"| choice | {' | '.join(f'{claim} ({bound})' for claim, _, bound in claims)} |",
         "|---|" + "---|" * len(claims),

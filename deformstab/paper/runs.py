@@ -25,6 +25,7 @@ from deformstab.smoothness import filter_smoothness
 from deformstab.tables import (
     SENSITIVITY_COLUMNS,
     SMOOTHNESS_COLUMNS,
+    devices,
     from_csv,
     remove_temporaries,
     write_json,
@@ -37,6 +38,7 @@ RUN_COLUMNS = (
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
 _TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
+_TEST_IMAGES = 512  # of which the first ones measure
 # Of a measurement that has no intervals and is one of many.
 _BRIEF = ("layer", "layer_index", "distance", "baseline", "sensitivity")
 
@@ -99,7 +101,7 @@ def dataset_of(experiment: Experiment) -> datasets.Dataset:
         experiment.data_dir,
         experiment.image_size,
         experiment.train_images,
-        max(experiment.test_images, experiment.measured_images),
+        max(_TEST_IMAGES, experiment.measured_images),
     )
     if experiment.epochs and data.measured_only:
         raise ValueError(
@@ -127,8 +129,20 @@ def _outcome(training) -> dict:
     data, last = training.data, dict(training.history[-1])
     row = {"epochs": last.pop("epoch"), "steps": last.pop("step"), "fits": training.fits}
     row |= {"train_images": len(data.x_train), "classes": data.classes, **last}
-    row["accuracy_test"] = accuracy(predict(training.measured, data.x_test), data.y_test)
+    x, y = _test_images(training.experiment, data)
+    row["accuracy_test"] = accuracy(predict(training.measured, x), y)
     return row
+
+
+def _test_images(experiment, data):
+    """To tell the accuracy: more than are measured if asked for, where there is something to tell."""
+    if experiment.test_images <= len(data.x_test) or experiment.task != "true_labels":
+        return data.x_test, data.y_test
+    # Others than these, and not kept: which images are measured does not depend on it.
+    source = experiment.dataset, experiment.data_dir, experiment.image_size
+    more = datasets.load(*source, experiment.train_images, experiment.test_images)
+    more = tasks.scaled(more, experiment.input_scaling)
+    return more.x_test, more.y_test
 
 
 def _measure(model, experiment, data, phase, found) -> None:
@@ -206,6 +220,7 @@ def execute(experiment: Experiment, folder) -> dict:
     return {
         "experiment": experiment.identity(),
         "seconds": round(seconds, 2),
+        "devices": devices(),
         "tables": {
             name: frame.drop(columns=list(RUN_COLUMNS), errors="ignore").to_csv(index=False)
             for name, frame in tables.items()

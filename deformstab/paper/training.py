@@ -28,7 +28,7 @@ from deformstab.tables import write_bytes
 CHECK_MARGIN = 0.1
 TRACKED_IMAGES = 512  # training images that give statistics and accuracy while training is tracked
 _EVALUATION_BATCH = 250
-_EVALUATED_BYTES = 2 << 30
+_MOST_BYTES = 2 << 30  # of images that are evaluated, or stay on the device
 
 
 class Training:
@@ -107,7 +107,7 @@ class Training:
             The accuracies on them, with batch statistics and in inference mode.
         """
         x, y = self.data.x_train, self.data.y_train
-        images = min(images or len(x), max(1, _EVALUATED_BYTES // (4 * math.prod(x.shape[1:]))))
+        images = min(images or len(x), max(1, _MOST_BYTES // (4 * math.prod(x.shape[1:]))))
         x, y = np.asarray(x[:images]), y[:images]
         if self.measured is not self.model:
             self.measured.set_weights(self.model.get_weights())
@@ -147,9 +147,12 @@ class Training:
 
     @functools.cached_property
     def _on_device(self) -> tuple:
-        """Training images and labels where the model computes, once for all steps; files stay files."""
+        """Training images and labels where the model computes, once for all steps.
+
+        Files stay files, and what is large stays in memory.
+        """
         images, labels = self.data.x_train, self.data.y_train
-        if isinstance(images, np.ndarray):
+        if isinstance(images, np.ndarray) and images.nbytes <= _MOST_BYTES:
             images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
         return images, labels
 

@@ -201,7 +201,7 @@ def save(fig: Figure, caption: str, path) -> None:
         fig.set_layout_engine("none")
         width, height = fig.get_size_inches()
         text = textwrap.fill(caption, int(width * 18))
-        # Whole pixels, so that a longer caption moves no pixel of the figure above it.
+        # Whole pixels, so that a longer caption moves nothing of the figure above it.
         space = round((0.135 * (text.count("\n") + 1) + 0.15) * _DPI) / _DPI
         fig.text(0.01, -0.08 / height, text, va="top", ha="left", fontsize=7, color="0.25")
         box = Bbox.from_extents(0, -space, width, height)
@@ -230,5 +230,5 @@ def _with_palette(png: io.BytesIO) -> io.BytesIO:
     palette[_COLOURS - len(flat) :] = flat[:, None] >> [16, 8, 0] & 255
     image, written = Image.fromarray(pixels.astype("uint8")), io.BytesIO()
     image.putpalette(palette.tobytes())
-    image.save(written, "png", optimize=True)
+    image.save(written, "png", optimize=True, dpi=(_DPI, _DPI))
     return written
