@@ -21,13 +21,14 @@ def plot(results):
     with style.context():
         left, right = axes
         style.panel(left, "a", "two classes, deformed up to C pixels")
-        left.set_axis_off()
-        _examples(left, preset, strengths)
         style.panel(right, "b", "smoothness of the trained filters")
         trained = results.smoothness("tasks", "trained", "deformed_classes")
-        if trained.empty:
+        if trained.empty:  # then the images may not be at hand either
+            style.not_run(left)
             style.not_run(right)
         else:
+            left.set_axis_off()
+            _examples(left, preset, strengths)
             colours = dict(zip(strengths, sns.color_palette("flare", len(strengths))))
             labels = {strength: f"C = {strength:g}" for strength in strengths}
             style.lines(right, trained, "smoothness", "class_displacement", colours, labels)
