@@ -230,6 +230,11 @@ def devices() -> list[str]:
     return gpus or ["cpu"]
 
 
+def computes_on_gpu() -> bool:
+    """Whether Keras has anything but processors to compute on."""
+    return not all("cpu" in device.lower() for device in devices())
+
+
 def _git_commit() -> str | None:
     """The commit this package's source is at, `None` when it is installed from elsewhere."""
     folder = pathlib.Path(__file__).parent

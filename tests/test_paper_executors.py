@@ -189,7 +189,7 @@ def test_a_run_that_was_dealt_a_gpu_does_not_compute_on_processors(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(ValueError, match=r"finds no GPU .* number 3.*--gpus_per_run"):
         executors._run_there(pytest.fail, this, versions, 0.5)
-    monkeypatch.setattr(executors, "devices", lambda: ["cpu:0", "gpu:0"])
+    monkeypatch.setattr(executors, "computes_on_gpu", lambda: True)
     assert executors._run_there(lambda given: given.id, this, versions, 0.5) == this.id
 
 

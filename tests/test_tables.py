@@ -219,3 +219,19 @@ def test_the_git_commit_is_that_of_the_source_or_none(tmp_path, monkeypatch):
     assert tables.provenance()["git_commit"] == git("rev-parse", "HEAD")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tables.provenance()["git_commit"] is None  # no git
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (["cpu:0"], False),
+        (["CPU:0", "cpu:1"], False),
+        (["cpu:0", "gpu:0"], True),
+        (["cuda:0"], True),
+        (["NVIDIA H100 80GB HBM3"], True),
+        (["tpu:0"], True),
+    ],
+)
+def test_whether_there_is_more_than_processors(monkeypatch, found, expected):
+    monkeypatch.setattr(tables, "devices", lambda: found)
+    assert tables.computes_on_gpu() is expected

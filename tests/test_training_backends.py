@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
+from deformstab.paper import training
 from deformstab.paper.datasets import Dataset
 from deformstab.paper.experiments import Experiment
 from deformstab.paper.training import Training
@@ -46,17 +48,19 @@ class Files:
         return self._images[index]
 
 
-def test_images_that_stay_on_the_device_train_as_those_that_are_read_batch_by_batch():
+def test_images_that_stay_on_the_device_train_as_those_that_are_read_batch_by_batch(monkeypatch):
+    monkeypatch.setattr(training, "computes_on_gpu", lambda: True)
     rng = np.random.default_rng(0)
     images, labels = rng.uniform(-1, 1, (22, 8, 8, 3)).astype("float32"), np.arange(22) % 3
     choices = {"blocks": ((1, 4), (1, 4)), "epochs": 2, "batch_size": 8, "image_size": 8}
     weights, before = [], images.copy()
     for given in (images, Files(images)):
         data = Dataset("made", given, labels, images[:6], labels[:6], 3)
-        training = Training(Experiment("main", "made", "max", 0, **choices), data)
-        training.run_epoch()
-        weights.append([weight.copy() for weight in training.model.get_weights()])
-        assert training.step == 3  # the last of six images
+        trained = Training(Experiment("main", "made", "max", 0, **choices), data)
+        trained.run_epoch()
+        assert ops.is_tensor(trained._on_device[0]) == (given is images)
+        weights.append([weight.copy() for weight in trained.model.get_weights()])
+        assert trained.step == 3  # the last of six images
         np.testing.assert_array_equal(images, before)
     for first, second in zip(*weights, strict=True):
         np.testing.assert_array_equal(first, second)

@@ -17,7 +17,7 @@ import warnings
 import keras
 
 from deformstab.paper import datasets
-from deformstab.tables import THREAD_VARIABLES, devices
+from deformstab.tables import THREAD_VARIABLES, computes_on_gpu
 
 RETRIES = 5  # of a run that lost its worker; not without end, for it may be what kills them
 
@@ -169,7 +169,7 @@ def _run_there(execute, experiment, versions, gpus=0.0):
         raise ValueError(f"{machine} has {_versions()}, where {versions} are needed")
     if _fingerprint(path) != experiment.data_fingerprint:
         raise ValueError(f"{path} on {machine} is not the data that the run is of")
-    if gpus and all("cpu" in device.lower() for device in devices()):
+    if gpus and not computes_on_gpu():
         raise ValueError(
             f"{keras.backend.backend()} finds no GPU on {machine}, where Ray gave the run number "
             f"{os.environ.get('CUDA_VISIBLE_DEVICES')}: install a build that computes on it there, or "

@@ -136,7 +136,7 @@ class Experiment:
             pixels, channels = pixels / 4, width
         derived = self.task in ("random_images", "deformed_classes")
         derived = derived or self.input_scaling != "symmetric"
-        copies = 1 + derived + bool(self.epochs)  # one stays where the model computes
+        copies = 1 + derived
         in_memory = 0 if self.dataset == "imagenet" else copies * self.train_images
         tested = self.test_images if self.epochs and self.task == "true_labels" else 512
         images = (in_memory + tested) * self.image_size**2 * 3

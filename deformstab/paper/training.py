@@ -21,7 +21,7 @@ from keras import ops
 
 from deformstab.models import vgg
 from deformstab.normalization import reestimate_batch_normalization
-from deformstab.tables import write_bytes
+from deformstab.tables import computes_on_gpu, write_bytes
 
 # An epoch whose own accuracy (batch statistics, weights still moving) is further below the target
 # than this is not worth the two passes over all images that tell the real one.
@@ -147,12 +147,14 @@ class Training:
 
     @functools.cached_property
     def _on_device(self) -> tuple:
-        """Training images and labels where the model computes, once for all steps.
+        """Training images and labels: on a GPU, once for all steps, if there is one.
 
-        Files stay files, and what is large stays in memory.
+        Files stay files, and what is large stays in memory; where processors compute, NumPy's
+        indexing takes less of their time (a step 4 % less).
         """
         images, labels = self.data.x_train, self.data.y_train
-        if isinstance(images, np.ndarray) and images.nbytes <= _MOST_BYTES:
+        fits = isinstance(images, np.ndarray) and images.nbytes <= _MOST_BYTES
+        if fits and computes_on_gpu():
             images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
         return images, labels
 
