@@ -8,6 +8,7 @@ for all. `make bench` installs what it needs.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import platform
@@ -96,7 +97,9 @@ def main(argv):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "timings.csv"
     tables = [pd.read_csv(path, keep_default_na=False)] if path.exists() else []
-    versions = {}
+    # Of what is not timed again, the rows and the versions stay.
+    about = folder / "machine.json"
+    versions = json.loads(about.read_text())["versions"] if about.exists() else {}
     total = sum(min(FLAGS.rounds, each.most_rounds) for each in chosen)
     with tqdm(total=total, unit="round") as progress:
         for each in chosen:
@@ -118,7 +121,7 @@ def main(argv):
         "system": platform.platform(),
         "versions": versions,
     }
-    write_json(machine, folder / "machine.json")
+    write_json(machine, about)
     draw(whole, folder / "benchmarks.png")
 
 

@@ -178,4 +178,5 @@ def test_committed_results_have_every_comparison(benchmarks):
     machine = json.loads((folder / "machine.json").read_text())
     assert machine["cores"]
     assert machine["threads"]
-    assert machine["versions"]
+    labels = {label for each in benchmarks("comparisons").COMPARISONS for label in each.candidates}
+    assert set(machine["versions"]) >= labels  # also of what was timed earlier than the rest
