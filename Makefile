@@ -25,6 +25,7 @@ help:
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
+	@echo "make bench-growth   how both grow with images, pixels, layers, …"
 	@echo "make applications   measures and swaps every model of keras.applications, into docs"
 	@echo "make lint        style and formatting"
 	@echo "make clean       removes .venv* and caches; results stay"

@@ -107,13 +107,15 @@ def test_a_script_can_be_executed(script):
     assert path.read_text().startswith("#!/usr/bin/env python3\n")
 
 
-def test_every_flag_is_a_field_of_the_preset_or_the_script_s_own(call):
+def test_every_choice_of_a_preset_is_a_flag(call):
     before = set(flags.FLAGS)
     call("reproduce_figures", "--figures=nothing")
     own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir", "list", "init_only"}
-    own -= {"executor", "workers", "ray_address"}
-    assert own
-    assert own <= {field.name for field in dataclasses.fields(Preset)}
+    own -= {"executor", "workers", "ray_address", "gpus_per_run"}
+    # The name and what it is a demonstration of are the preset's; Keras reads the backend.
+    assert own == {field.name for field in dataclasses.fields(Preset)} - {
+        *("name", "demonstration", "backend")
+    }
 
 
 # ---- reproduce_figures ----

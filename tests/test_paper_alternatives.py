@@ -223,16 +223,14 @@ def test_claims_by_choice_are_those_of_what_was_measured_or_trained_otherwise(re
         expected[choice] = of_rows(results, row), OF_SENSITIVITY
     expected["statistics re-estimated at the start"] = from_first(results), OF_SENSITIVITY
     for kind in results.preset.downsampling:
-        expected[f"without {kind}"] = without_kind(results, kind), everything
+        expected[f"without {kind}"] = without_kind(results, kind), everything + OF_LABELS
     expected["as stated, seeds 0, 1, 2"] = of_seeds(results, (0, 1, 2)), everything
     for choice in ("sgd", "inputs_unit"):
         expected[choice] = of_recipe(results, choice), everything
     expected["tasks_20_epochs"] = of_recipe(results, "tasks_20_epochs", "tasks"), OF_TASKS
-    for choice in (
-        "as stated",
-        "as stated, seeds 0, 1, 2",
-    ):  # with what any of the recipes is about
-        expected[choice] = expected[choice][0], everything + OF_TASKS
+    # With what any of the other rows is about.
+    expected["as stated"] = results, everything + OF_TASKS + OF_LABELS
+    expected["as stated, seeds 0, 1, 2"] = of_seeds(results, (0, 1, 2)), everything + OF_TASKS
     assert list(by_choice) == ["choice", *SHOWN]
     assert list(dict.fromkeys(by_choice["choice"])) == list(expected)
     for choice, (other, which) in expected.items():
@@ -246,6 +244,25 @@ def test_training_counted_from_its_first_step_starts_where_that_left_it(steps):
     found = used(alternatives.from_first_step(results), "sensitivity")
     assert found == used(from_first(results), "sensitivity")
     assert len(found) == 2 * 2 * 2 * len(LAYERS) * 2  # kinds, labels, seeds; both phases
+
+
+def test_what_training_does_to_each_kind_of_pooling_is_told_apart():
+    preset = tracked_preset(downsampling=("max", "average", "strided"), variants=False)
+    results = tracked_results(preset)
+    found = alternatives.claims_by_choice(results)
+    start = "statistics re-estimated at the start"
+    for kind in ("max", "average"):
+        rows = found[found["choice"] == f"{start}, without {kind}"]
+        assert_same(rows, evaluated(without_kind(from_first(results), kind), OF_SENSITIVITY))
+    (both, *apart) = [choice for choice in found["choice"].unique() if choice.startswith(start)]
+    assert both == start
+    assert len(apart) == 2
+
+
+def test_without_random_labels_they_are_not_asked_about():
+    preset = tracked_preset(main_tasks=("true_labels",), seeds=2, variants=False, track=False)
+    found = alternatives.claims_by_choice(tracked_results(preset))
+    assert not {claim for claim, _ in OF_LABELS} & set(found["claim"])
 
 
 def test_recipes_are_left_out_until_two_seeds_have_all_kinds():
@@ -303,7 +320,7 @@ def test_a_recipe_of_tasks_is_left_out_until_two_seeds_have_all_strengths():
     remove(0, 1.0)
     assert seeds_by_choice() == {}  # nothing to compare this claim with, so it is not shown
     assert set(alternatives.claims_by_choice(results)["claim"]) == {
-        claim for claim, _ in OF_SENSITIVITY + OF_SMOOTHNESS
+        claim for claim, _ in OF_SENSITIVITY + OF_SMOOTHNESS + OF_LABELS
     }
 
 

@@ -436,7 +436,10 @@ def test_networks_that_stopped_before_they_fitted_are_told_of(where, concerned):
     table = claims.evaluate(stopped(small_preset(**TO_FIT), **where))
     told = {}
     for row in table.itertuples():
-        note = row.note.removesuffix("on its own it would be clear").removesuffix("; ")
+        few = "3 seeds describe, evidence needs 5"
+        assert row.note.endswith(few) == (row.verdict in ("reproduced", "not reproduced"))
+        note = row.note.removesuffix("on its own it would be clear").removesuffix(few)
+        note = note.removesuffix("; ")
         assert row.note.endswith("clear") == (row.verdict == "inconclusive" and row.p < 0.05)
         if note:
             told[row.claim, row.figure] = note
@@ -528,6 +531,7 @@ def test_too_few_seeds_have_no_verdict(seeds):
     """One has no interval; of two, none can be left out of what is a mean over pairs of them."""
     table = claims.evaluate(made_results(small_preset(seeds=seeds), plausible, JUDGED))
     assert set(table["verdict"]) == {"inconclusive"}
+    assert table["note"].str.startswith("too few seeds").all()
     of_spreads = table["claim"].isin([identity for identity, _ in RATIOS_OF_SPREADS])
     no_interval = table["low"].isna()
     assert list(no_interval) == list(of_spreads | (seeds == 1))

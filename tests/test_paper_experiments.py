@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 
+import keras
 import pytest
 from test_paper_results import small_preset
 
@@ -57,6 +58,7 @@ OTHER = {
     "variants": True,
     "choice": "sgd",
     "threads": 3,
+    "backend": "another",
 }
 
 
@@ -78,6 +80,12 @@ def test_equal_experiments_have_equal_ids():
         assert first.id == second.id
 
 
+def test_what_was_computed_before_backends_were_told_apart_was_tensorflow_s():
+    assert "backend" not in experiment(backend="tensorflow").identity()
+    assert experiment(backend="jax").identity()["backend"] == "jax"
+    assert experiment().backend == keras.backend.backend()
+
+
 @pytest.mark.parametrize(
     "folder", sorted(RESULTS.glob("*/runs")), ids=lambda path: path.parent.name
 )
@@ -87,7 +95,7 @@ def test_committed_runs_keep_their_ids_when_experiments_get_new_fields(folder):
     for path in paths:
         found = json.loads(path.read_text(encoding="utf-8"))["experiment"]
         blocks = tuple(tuple(block) for block in found["blocks"])
-        again = Experiment(**found | {"blocks": blocks})
+        again = Experiment(**{"backend": "tensorflow"} | found | {"blocks": blocks})
         assert again.id == path.stem
         assert again.identity() == found
 

@@ -227,7 +227,7 @@ def test_figure_3_takes_any_data_with_two_classes(tmp_path, shape):
         arrays[f"y_{part}"] = np.arange(count) % 2
     np.savez(tmp_path / "two.npz", **arrays)
     preset = small_preset(tasks_dataset="npz", tasks_data_dir=str(tmp_path / "two.npz"))
-    figure = FIGURES["3"].plot(made_results(preset, studies=("tasks",)))
+    figure = FIGURES["3"].plot(Results(preset, {}))
     (shown,) = panels(figure)["a"].images
     assert np.asarray(shown.get_array()).shape == (2 * shape[0], 8 * shape[1], 3)
 
@@ -276,7 +276,7 @@ def test_a_layer_that_was_not_measured_has_no_point_in_that_line_only():
         ("2", ("main",), "ab"),
         ("2", ("large",), "cd"),
         ("2", (), "abcd"),
-        ("3", (), "ab"),
+        ("3", (), "b"),
         ("4", ("main",), "a"),
         ("4", (), "abc"),
         ("5", ("main",), "a"),
@@ -592,10 +592,38 @@ def test_a_caption_stands_below_the_figure_and_moves_nothing(results, tmp_path):
     assert (long[height:, -4:] > 250).all()
 
 
-def test_without_its_runs_figure_3_needs_no_images(monkeypatch):
-    """They may be a download that fails, after hours of the runs that were asked for."""
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("loaded"))
-    figure = FIGURES["3"].plot(Results(small_preset(tasks_dataset="mnist"), {}))
-    texts = [[text.get_text() for text in axis.texts] for axis in figure.axes[:2]]
-    assert texts == [["not run"], ["not run"]]
+def test_captions_say_what_is_not_the_paper_s_and_only_that(tmp_path):
+    ours = Results(small_preset(), {})
+    choices = {"dataset": "cifar10", "large_dataset": "imagenet", "tasks_dataset": "mnist"}
+    choices["large_data_dir"] = str(tmp_path)
+    same = Results(small_preset(**choices, blocks=ds.CIFAR10_BLOCKS, image_size=32), {})
+    words = {
+        "2": ["In place of ImageNet: photos", "In place of CIFAR-10: photos"],
+        "3": ["8×8 digits, resized, in place of MNIST"],
+        "4": ["In place of ImageNet: photos", "In place of CIFAR-10: photos"],
+        "5": ["Differs from the paper: data and width"],
+    }
+    for number, expected in words.items():
+        caption, papers = (FIGURES[number].caption(results) for results in (ours, same))
+        assert all(each in caption for each in expected)
+        assert "n place of" not in papers
+        assert "width" not in papers
+        assert "(not intervals" in caption
+    cifar = Results(small_preset(tasks_dataset="cifar10"), {})
+    assert "images of cifar10 in place of MNIST" in FIGURES["3"].caption(cifar)
+
+
+def test_images_that_are_not_at_hand_cost_their_panel_only(monkeypatch):
+    """A download may fail, after hours of runs that did not need it."""
+
+    def load(*_, **__):
+        raise OSError("dataset mnist could not be downloaded")
+
+    monkeypatch.setattr(datasets, "load", load)
+    results = made_results(small_preset(tasks_dataset="mnist"), studies=("tasks",))
+    with pytest.warns(UserWarning, match="3a is not drawn: dataset mnist"):
+        figure = FIGURES["3"].plot(results)
+    shown = panels(figure)
+    assert [text.get_text() for text in shown["a"].texts] == ["not run"]
+    assert drawn_lines(shown["b"])
     plt.close(figure)

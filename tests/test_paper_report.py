@@ -49,6 +49,8 @@ def test_the_page_shows_how_far_choices_move_claims(results):
         "training-smooths (< 1)",
         "smoothness-converges (< 0.5)",
         "depth-trend (> 1)",
+        "labels-decide-smoothness (> 1)",
+        "labels-decide-stability (> 1)",
     ]
     choices = list(dict.fromkeys(table["choice"]))
     assert [row[0] for row in rows] == [choice.replace("_", " ") for choice in choices]

@@ -114,6 +114,24 @@ def test_the_tables_hold_every_run(folder):
         pd.testing.assert_frame_equal(written, own, check_dtype=False)
 
 
+@pytest.mark.parametrize("name", ["sensitivity", "smoothness"])
+def test_beside_every_trained_network_is_how_accurate_it_is(folder, name):
+    table = read_csv(folder / "tables" / f"{name}.csv")
+    of = {}
+    for row in read_csv(folder / "tables" / "training.csv").fillna("").to_dict("records"):
+        key = tuple(row[column] for column in RUN_COLUMNS)
+        of[key] = row["accuracy_train"], row["accuracy_test"]
+    known = 0
+    for row in table.fillna("").to_dict("records"):
+        found = row["accuracy_train"], row["accuracy_test"]
+        key = tuple(row[column] for column in RUN_COLUMNS)
+        assert found == (of[key] if row["phase"] == "trained" else ("", ""))
+        known += row["phase"] == "trained"
+    assert known
+    (run, *_) = (folder / "runs").glob("main-*.json")  # which has its own, once
+    assert "accuracy" not in json.loads(run.read_text())["tables"][name].splitlines()[0]
+
+
 def test_networks_of_one_seed_start_equal_in_every_study(folder):
     """What `choices` calls the default is no other network than `main` has at initialization."""
     sensitivity = read_csv(folder / "tables" / "sensitivity.csv")
@@ -224,6 +242,14 @@ def test_provenance_tells_how_it_was_made(folder):
     assert found["configuration"] == SMALLEST.configuration()
     assert set(found["seconds_per_run"]) == {each.id for each in SMALLEST.experiments()}
     assert all(seconds > 0 for seconds in found["seconds_per_run"].values())
+    total = sum(found["seconds_per_run"].values())
+    assert found["seconds"] == pytest.approx(total)
+    assert set(found["seconds_by_study"]) == set(SMALLEST.studies)
+    assert sum(found["seconds_by_study"].values()) == pytest.approx(total)
+    of_main = [s for name, s in found["seconds_per_run"].items() if name.startswith("main-")]
+    assert found["seconds_by_study"]["main"] == pytest.approx(sum(of_main))
+    index = text(folder, "README.md")
+    assert f"Runs took {total / 60:.1f} minutes on {SMALLEST.threads} threads (main " in index
     assert found["package_version"] == deformstab.__version__
     assert found["versions"]["numpy"] == np.__version__
     assert found["devices"]

@@ -11,6 +11,7 @@ import pandas as pd
 from deformstab.paper import claims
 from deformstab.paper.results import Results
 from deformstab.paper.runs import RUN_COLUMNS
+from deformstab.paper.statistics import POOLING
 
 _NETWORK = list(RUN_COLUMNS)
 _SHOWN = [
@@ -81,18 +82,21 @@ def claims_by_choice(results: Results) -> pd.DataFrame:
     variants = results.tables.get("variants", pd.DataFrame())
     if main.empty:
         return pd.DataFrame()
-    varied = _claims_of(recipes) | _OF_RECIPES
-    add("as stated", results, varied)
+    labels = _OF_LABELS if "random_labels" in results.preset.main_tasks else set()
+    add("as stated", results, _claims_of(recipes) | _OF_RECIPES | labels)
     for variant in variants["variant"].unique() if len(variants) else ():
         add(variant, with_variant(results, variant), _OF_VARIANTS)
     for choice, table in _other_measures(results.tables["sensitivity"]):
         tables = {**results.tables, "sensitivity": table}
         add(choice, dataclasses.replace(results, tables=tables), _OF_VARIANTS)
-    if len(results.tables.get("trajectory", ())):
-        add("statistics re-estimated at the start", from_first_step(results), _OF_VARIANTS)
     kinds = results.preset.downsampling
+    if len(results.tables.get("trajectory", ())):
+        choice, first = "statistics re-estimated at the start", from_first_step(results)
+        add(choice, first, _OF_VARIANTS)
+        for kind in POOLING if len(kinds) > 2 and set(POOLING) <= set(kinds) else ():
+            add(f"{choice}, without {kind}", _without_kind(first, kind), _OF_VARIANTS)
     for kind in kinds if len(kinds) > 2 else ():
-        add(f"without {kind}", _without_kind(results, kind), _OF_RECIPES)
+        add(f"without {kind}", _without_kind(results, kind), _OF_RECIPES | labels)
     for seeds, networks in recipes.groupby(_seeds_of(recipes), sort=False) if len(recipes) else ():
         stated = f"as stated, seeds {', '.join(map(str, seeds))}"
         add(stated, _with_seeds(results, seeds), _claims_of(networks))

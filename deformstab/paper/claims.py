@@ -30,7 +30,7 @@ from deformstab.intervals import holm, mean_interval, mean_p_value, ratio_interv
 from deformstab.paper import statistics
 
 SIGNIFICANCE = 0.05
-EVIDENCE = 5  # seeds
+DESCRIPTION, EVIDENCE = 3, 5  # seeds
 ACCURACY_TOLERANCE = 0.05
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"
@@ -90,9 +90,14 @@ def evaluate(results, chosen=None) -> pd.DataFrame:
         row["p_holm"] = p_holm
         if row["verdict"] is None:
             row["verdict"] = INCONCLUSIVE
-            if p_holm < SIGNIFICANCE and not row["low"] <= claim.bound <= row["high"]:
+            if row["seeds"] < DESCRIPTION:
+                row["note"] = _join(row["note"], "too few seeds")
+            elif p_holm < SIGNIFICANCE and not row["low"] <= claim.bound <= row["high"]:
                 claimed = is_above == (claim.below is None)
                 row["verdict"] = REPRODUCED if claimed else NOT_REPRODUCED
+                if row["seeds"] < EVIDENCE:
+                    few = f"{row['seeds']} seeds describe, evidence needs {EVIDENCE}"
+                    row["note"] = _join(row["note"], few)
             elif row["p"] < SIGNIFICANCE:
                 row["note"] = _join(row["note"], "on its own it would be clear")
     columns = "claim sentence figure statistic claimed value low high seeds p p_holm verdict note"

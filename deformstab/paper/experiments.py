@@ -5,6 +5,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+import keras
+
 from deformstab._version import __version__
 from deformstab.initializers import SmoothedInitializer
 
@@ -21,7 +23,7 @@ SCALINGS = (
 
 # What fields that are younger than kept results were before there was a choice: left out of an
 # experiment's identity, so that those results keep theirs.
-_BEFORE = {"test_images": 512}
+_BEFORE = {"test_images": 512, "backend": "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Experiment:
         variants: whether it is measured before ReLU and with other batch normalization as well.
         choice: of the study "recipes", what differs from the study that it varies.
         threads: it runs on, which decide the last digits of trained weights.
+        backend: of Keras, which decides what a seed draws.
     """
 
     study: str
@@ -85,6 +88,7 @@ class Experiment:
     variants: bool = False
     choice: str = ""
     threads: int = 2
+    backend: str = field(default_factory=keras.backend.backend)
 
     def __post_init__(self):
         reals = ("class_displacement", "sigma", "learning_rate", "weight_decay", "stop_accuracy")

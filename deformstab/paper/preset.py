@@ -5,6 +5,8 @@ import json
 import math
 from dataclasses import dataclass, field
 
+import keras
+
 from deformstab.downsampling import DOWNSAMPLING_KINDS, check_downsampling
 from deformstab.paper import datasets
 from deformstab.paper.experiments import MAIN_TASKS, SCALINGS, STUDIES, Experiment
@@ -80,6 +82,7 @@ class Preset:
     large_blocks: tuple = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
     large_control_points: int = 5
     large_max_displacement: float | None = None
+    backend: str = field(default_factory=keras.backend.backend)
     demonstration: str = field(default="", compare=False)
 
     def __post_init__(self):

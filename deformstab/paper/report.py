@@ -90,7 +90,9 @@ def _rule():
         "means over seeds of such logs, their interval Student's t. A *spread* between kinds is the "
         "root of the variance between kinds of those logs in a layer, mean over layers, with the "
         "variance between seeds taken out; the interval of a ratio of spreads is Fieller's (from 0: "
-        "the variance between seeds is enough to explain the upper one; to inf: the lower one). "
+        "the variance between seeds is enough to explain the upper one; to inf: the lower one). The "
+        "value is the effect size. Kinds start equal in smoothness, so there the spread after training "
+        "is compared with the mean change, not with the spread before. "
         "p: the two-sided t test of the claimed bound, adjusted for the number of rows (Holm). A claim "
         f"is *reproduced* when p is below {SIGNIFICANCE}, the bound outside the interval and the value "
         "on the claimed side of the bound, *not reproduced* when it is on the other, *inconclusive* "
@@ -235,7 +237,13 @@ def _paths(table):
     return lines
 
 
-def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: float) -> str:
+def _cost(results, seconds: dict) -> str:
+    shares = ", ".join(f"{study} {took / 60:.1f}" for study, took in seconds.items())
+    total, threads = sum(seconds.values()) / 60, results.preset.threads
+    return f"Runs took {total:.1f} minutes on {threads} threads{f' ({shares})' if shares else ''}."
+
+
+def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: dict) -> str:
     """README.md of the folder: figure → table → command → claims, with each figure and caption.
 
     Args:
@@ -243,15 +251,15 @@ def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seco
         claims: their verdicts.
         drawn, written: names of the figures and of the tables that are there.
         command: what was typed.
-        seconds: the runs took.
+        seconds: that the runs of each study took.
     """
     lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
     lines += [
-        f"Made by `{command}` with deformstab {__version__}, {seconds / 60:.1f} minutes of runs. The "
-        "claims and their verdicts: [claims.md](claims.md). Versions, flags, device and time per "
-        "run: [provenance.json](provenance.json).",
+        f"Made by `{command}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
+        "their verdicts: [claims.md](claims.md). Versions, flags, device and time per run: "
+        "[provenance.json](provenance.json).",
         "",
         "| figure | what | tables | to draw it alone | claims |",
         "|---|---|---|---|---|",

@@ -74,7 +74,8 @@ def reproduce(
         "claims_over_training": alternatives.claims_over_training(results),
         "paths": paths.path_shapes(results),
     }
-    written = {name: table for name, table in (tables | extra).items() if len(table)}
+    beside = {name: results.with_accuracies(name) for name in ("sensitivity", "smoothness")}
+    written = {name: table for name, table in (tables | extra | beside).items() if len(table)}
     for name, table in written.items():
         # Networks compute in float32, with 7 digits; the files of runs keep all of them.
         write_csv(table, output_dir / "tables" / f"{name}.csv", digits=9)
@@ -85,11 +86,21 @@ def reproduce(
         style.save(spec.plot(results), spec.caption(results), path)
     write_text(report.claims_page(results, extra), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
-    index = report.index_page(results, verdicts, complete, written, command, sum(seconds.values()))
+    by_study = _seconds_by_study(experiments, seconds)
+    index = report.index_page(results, verdicts, complete, written, command, by_study)
     write_text(index, output_dir / "README.md")
-    done = {"seconds_per_run": seconds, **_provenance(preset)}
+    done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}
+    done |= {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / _PROVENANCE)
     return results
+
+
+def _seconds_by_study(experiments, seconds) -> dict[str, float]:
+    found = dict.fromkeys((each.study for each in experiments if each.id in seconds), 0.0)
+    for each in experiments:
+        if each.id in seconds:
+            found[each.study] = round(found[each.study] + seconds[each.id], 2)
+    return found
 
 
 def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
@@ -180,9 +191,10 @@ def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
     wanted = preset.configuration()
     if path.exists():
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
+            written = json.loads(path.read_text(encoding="utf-8"))
             # A choice that there was not yet when they were computed was what its default is.
-            found = Preset("").configuration() | found
+            found = Preset("", backend=written["backend"]).configuration()
+            found |= written["configuration"]
             found = {name: found[name] for name in found if name not in NOT_COUNTED}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

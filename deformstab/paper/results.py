@@ -6,6 +6,7 @@ import pandas as pd
 
 from deformstab.paper import datasets
 from deformstab.paper.preset import Preset
+from deformstab.paper.runs import RUN_COLUMNS
 
 _CHOICE = ["input_scaling", "batch_statistics", "downsampling"]
 
@@ -46,6 +47,15 @@ class Results:
     def training(self, study: str, task="true_labels"):
         """The accuracies of one condition, a row a seed and kind (or C)."""
         return self._select("training", study=study, task=task)
+
+    def with_accuracies(self, name: str) -> pd.DataFrame:
+        """A table, and in rows of trained networks their accuracies, as the files have them."""
+        table, training = (self.tables.get(each, pd.DataFrame()) for each in (name, "training"))
+        if table.empty or training.empty:
+            return table
+        names = ["accuracy_train", "accuracy_test"]
+        known = training[[*RUN_COLUMNS, *names]].assign(phase="trained")
+        return table.merge(known, on=[*RUN_COLUMNS, "phase"], how="left", validate="many_to_one")
 
     def describe(self, study: str) -> str:
         """The data, network and training of a study, for a caption."""

@@ -1,5 +1,7 @@
 """Figure 3: tasks whose classes are one deformed image each, and the filters they lead to."""
 
+import warnings
+
 import numpy as np
 import seaborn as sns
 
@@ -21,14 +23,17 @@ def plot(results):
     with style.context():
         left, right = axes
         style.panel(left, "a", "two classes, deformed up to C pixels")
+        try:
+            _examples(left, preset, strengths)
+            left.set_axis_off()
+        except OSError as error:  # a download, maybe after hours of runs that did not need it
+            warnings.warn(f"panel 3a is not drawn: {error}", stacklevel=2)
+            style.not_run(left)
         style.panel(right, "b", "smoothness of the trained filters")
         trained = results.smoothness("tasks", "trained", "deformed_classes")
-        if trained.empty:  # then the images may not be at hand either
-            style.not_run(left)
+        if trained.empty:
             style.not_run(right)
         else:
-            left.set_axis_off()
-            _examples(left, preset, strengths)
             colours = dict(zip(strengths, sns.color_palette("flare", len(strengths))))
             labels = {strength: f"C = {strength:g}" for strength in strengths}
             style.lines(right, trained, "smoothness", "class_displacement", colours, labels)
@@ -66,6 +71,12 @@ def _examples(axis, preset, strengths):
         axis.axvline(column * width - 0.5, color="white" if column != _EXAMPLES + 1 else "C3", lw=1)
 
 
+def _images(preset):
+    if preset.tasks_dataset == "digits":
+        return "scikit-learn's 8×8 digits, resized,"
+    return f"images of {datasets.title(preset.tasks_dataset, preset.tasks_data_dir)}"
+
+
 def caption(results):
     preset = results.preset
     points = preset.control_points
@@ -74,14 +85,10 @@ def caption(results):
         f"deformations of strength C on a {points}×{points} grid, here for two of the classes. (b) "
         "Normalized "
         "total variation of the 3×3 filters after training on each task; lines and bands: mean and "
-        "±2 standard deviations over seeds (those of early layers, with few weights, reach over the "
-        "panel); dotted: initialization. "
+        "±2 standard deviations over seeds (not intervals; those of early layers, with few weights, "
+        "reach over the panel); dotted: initialization. "
         f"{style.KIND_LABELS[preset.tasks_downsampling].capitalize()}; {results.describe('tasks')}. "
         "Differs from the paper: "
-        + (
-            "scikit-learn's 8×8 digits, resized, in place of MNIST, and "
-            if preset.tasks_dataset == "digits"
-            else ""
-        )
+        + ("" if preset.tasks_dataset == "mnist" else f"{_images(preset)} in place of MNIST, and ")
         + "the paper does not name the kind of downsampling."
     )

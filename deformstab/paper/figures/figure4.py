@@ -39,14 +39,15 @@ def plot(results):
 
 
 def caption(results):
+    preset = results.preset
     return (
         "Figure 4. Normalized total variation of the 3×3 filters of each layer after training; "
-        "lines and bands: mean and ±2 standard deviations over seeds (those of early layers, with "
-        "few weights, reach over the panel); dotted: mean at "
-        f"initialization. (a) In place of ImageNet: {results.describe('large')}. (b) In place of "
-        f"CIFAR-10: {results.describe('main')}. (c) The same with labels drawn at random once, "
-        f"{_accuracy(results)}. The 2×2 filters of strided convolutions are not comparable and left "
-        "out."
+        "lines and bands: mean and ±2 standard deviations over seeds (not intervals; those of early "
+        "layers, with few weights, reach over the panel); dotted: mean at initialization. (a) "
+        f"{style.in_place_of('ImageNet', preset.large_dataset)}{results.describe('large')}. (b) "
+        f"{style.in_place_of('CIFAR-10', preset.dataset)}{results.describe('main')}. (c) The same "
+        f"with labels drawn at random once, {_accuracy(results)}. The 2×2 filters of "
+        "strided convolutions are not comparable and left out."
     )
 
 

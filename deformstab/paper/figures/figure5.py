@@ -2,6 +2,7 @@
 
 import seaborn as sns
 
+from deformstab.models import CIFAR10_BLOCKS
 from deformstab.paper.figures import style
 
 STUDIES = ("filters", "main")
@@ -41,12 +42,16 @@ def caption(results):
     preset = results.preset
     kind = style.KIND_LABELS[preset.filters_downsampling]
     points = preset.control_points
+    others = {"data": preset.dataset != "cifar10", "width": preset.blocks != CIFAR10_BLOCKS}
+    others = " and ".join(name for name, differs in others.items() if differs)
+    differs = f"Differs from the paper: {others}; " if others else "Choices of ours: "
     return (
         "Figure 5. Deformation sensitivity of each layer; lines and bands: mean and ±2 standard "
-        f"deviations over seeds. (a) At initialization, {kind}, the random filters first convolved "
-        "with a Gaussian of standard deviation σ and scaled back to their norm. (b) After training "
+        f"deviations over seeds (not intervals). (a) At initialization, {kind}, the random filters "
+        "first convolved with a Gaussian of standard deviation σ and scaled back to their norm. (b) "
+        "After training "
         f"on random labels, by kind of downsampling. Data and network: {results.describe('main')}; "
         f"{results.measured_images('main')} test images, {points}×{points} control points, up "
-        f"to {preset.max_displacement:g} px. Differs from the paper: data, width and length of "
-        "training; the paper does not name the kind of downsampling of (a)."
+        f"to {preset.max_displacement:g} px. {differs}the paper names neither the length of training "
+        "nor the kind of downsampling of (a)."
     )

@@ -175,6 +175,12 @@ def panel(axis, letter: str, title: str):
     axis.set_title(f"({letter}) {title}", loc="left")
 
 
+def in_place_of(papers: str, dataset: str) -> str:
+    """For captions: that data are not those of the paper."""
+    same = dataset == papers.lower().replace("-", "")
+    return "" if same else f"In place of {papers}: "
+
+
 def not_run(axis):
     """Says in a panel that its runs were not asked for."""
     axis.text(0.5, 0.5, "not run", ha="center", va="center", color="0.5", transform=axis.transAxes)
