@@ -1,6 +1,7 @@
 """From a preset to a folder: everything is there, nothing is done twice, nothing is overwritten."""
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -116,13 +117,14 @@ def test_the_tables_hold_every_run(folder):
 
 @pytest.mark.parametrize("name", ["sensitivity", "smoothness"])
 def test_beside_every_trained_network_is_how_accurate_it_is(folder, name):
-    table = read_csv(folder / "tables" / f"{name}.csv")
+    read = functools.partial(pd.read_csv, dtype=str, keep_default_na=False)
+    table = read(folder / "tables" / f"{name}.csv")
     of = {}
-    for row in read_csv(folder / "tables" / "training.csv").fillna("").to_dict("records"):
+    for row in read(folder / "tables" / "training.csv").to_dict("records"):
         key = tuple(row[column] for column in RUN_COLUMNS)
         of[key] = row["accuracy_train"], row["accuracy_test"]
     known = 0
-    for row in table.fillna("").to_dict("records"):
+    for row in table.to_dict("records"):
         found = row["accuracy_train"], row["accuracy_test"]
         key = tuple(row[column] for column in RUN_COLUMNS)
         assert found == (of[key] if row["phase"] == "trained" else ("", ""))
