@@ -159,7 +159,7 @@ def test_a_run_on_files_is_the_run_on_the_same_images_in_memory(tmp_path):
 def test_statistics_come_from_as_many_images_as_fit_into_memory(tmp_path, monkeypatch):
     save(tmp_path)
     this = experiment(dataset="imagenet", data_dir=str(tmp_path), image_size=SIZE, batch_size=4)
-    monkeypatch.setattr(training, "_EVALUATED_BYTES", 5 * SIZE * SIZE * 3 * 4 + 7)
+    monkeypatch.setattr(training, "_MOST_BYTES", 5 * SIZE * SIZE * 3 * 4 + 7)
     seen = []
     real = training.reestimate_batch_normalization
     monkeypatch.setattr(

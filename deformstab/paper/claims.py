@@ -1,10 +1,9 @@
 """The claims of the paper, one row each: statistic, interval, test, verdict.
 
-All rules stand here, fixed before the results of `results/cifar10-small` were looked at.
-
-Seeds are the unit: five are evidence, three describe. Networks of one seed start with equal weights
-where they have layers in common, so kinds are compared within a seed. A layer summary is the mean
-over layers of the log sensitivity (the input, which no network changes, left out) or of the log
+All rules stand here, fixed before the results of `results/cifar10-small` were looked at. Seeds are
+the unit: five are evidence, three describe. Networks of one seed start with equal weights where
+they have layers in common, so kinds are compared within a seed. A layer summary is the mean over
+layers of the log sensitivity (the input, which no network changes, left out) or of the log
 smoothness of the 3×3 filters. Where the question is how far kinds are apart, the statistic is a
 ratio of two *spreads*: the square root of the variance between kinds of these logs in a layer, mean
 over layers, with the variance between seeds taken out (`statistics.variance_between_kinds`).
@@ -95,9 +94,8 @@ def evaluate(results, chosen=None) -> pd.DataFrame:
             elif p_holm < SIGNIFICANCE and not row["low"] <= claim.bound <= row["high"]:
                 claimed = is_above == (claim.below is None)
                 row["verdict"] = REPRODUCED if claimed else NOT_REPRODUCED
-                if row["seeds"] < EVIDENCE:
-                    few = f"{row['seeds']} seeds describe, evidence needs {EVIDENCE}"
-                    row["note"] = _join(row["note"], few)
+                few = f"{row['seeds']} seeds describe, evidence needs {EVIDENCE}"
+                row["note"] = _join(row["note"], few * (row["seeds"] < EVIDENCE))
             elif row["p"] < SIGNIFICANCE:
                 row["note"] = _join(row["note"], "on its own it would be clear")
     columns = "claim sentence figure statistic claimed value low high seeds p p_holm verdict note"
@@ -121,9 +119,7 @@ def _row(claim, results) -> tuple[dict, bool]:
         verdict, note = INCONCLUSIVE, _join("too few seeds for an interval", note)
     row = {
         "claim": claim.id,
-        "sentence": claim.sentence,
-        "figure": claim.figure,
-        "statistic": claim.statistic,
+        **{name: getattr(claim, name) for name in ("sentence", "figure", "statistic")},
         "claimed": f"> {claim.above:g}" if claim.below is None else f"< {claim.below:g}",
         "value": value,
         "low": low,
