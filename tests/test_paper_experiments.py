@@ -11,7 +11,7 @@ import pytest
 from test_paper_results import small_preset
 
 from deformstab.downsampling import DOWNSAMPLING_KINDS
-from deformstab.paper import experiments
+from deformstab.paper import datasets, experiments
 from deformstab.paper.experiments import Experiment
 from deformstab.paper.preset import RECIPES
 from deformstab.paper.presets import PRESETS, Preset
@@ -249,6 +249,26 @@ def test_the_content_of_data_on_disk_is_part_of_an_experiment(tmp_path):
     assert changed == {"main", "filters", "choices"}
     assert {first[each] for each in set(first) & second} == {"large", "tasks"}
     assert {each.data_dir for each in preset.experiments(("tasks",))} == {None}
+
+
+def test_data_on_disk_are_read_once_for_all_experiments(tmp_path, monkeypatch):
+    read, fingerprint = [], datasets.fingerprint
+
+    def counted(data_dir):
+        read.extend([data_dir] if data_dir else [])
+        return fingerprint(data_dir)
+
+    monkeypatch.setattr(datasets, "fingerprint", counted)
+    paths = [tmp_path / "one.npz", tmp_path / "two.npz"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    one, two = map(str, paths)
+    sources = {"dataset": "npz", "data_dir": one, "tasks_dataset": "npz", "tasks_data_dir": two}
+    found = small_preset(**sources).experiments(experiments.STUDIES)
+    assert sorted(read) == [one, two]
+    assert {each.data_dir for each in found} == {one, two, None}
+    for each in found:
+        assert each.data_fingerprint == fingerprint(each.data_dir)
 
 
 def test_a_configuration_is_every_choice_as_json_has_it():

@@ -1,6 +1,7 @@
 """A preset: a list of experiments, and every choice they follow from."""
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass, field
@@ -155,7 +156,10 @@ class Preset:
     def experiments(self, studies=None) -> list[Experiment]:
         """The networks of the given studies (by default the preset's), in the order of tables."""
         wanted = self.studies if studies is None else studies
-        return [each for name in STUDIES if name in wanted for each in getattr(self, f"_{name}")()]
+        fresh = dataclasses.replace(
+            self
+        )  # data on disk are read once a call: they may have changed
+        return [each for name in STUDIES if name in wanted for each in getattr(fresh, f"_{name}")()]
 
     def _main(self, labels=None):
         return [
@@ -167,7 +171,7 @@ class Preset:
 
     def _large(self):
         changes = {
-            **_source(self.large_dataset, self.large_data_dir),
+            **self._source(self.large_dataset, self.large_data_dir),
             "epochs": self.large_epochs,
             "train_images": self.large_train_images,
             "image_size": self.large_image_size,
@@ -183,7 +187,7 @@ class Preset:
 
     def _tasks(self):
         changes = {
-            **_source(self.tasks_dataset, self.tasks_data_dir),
+            **self._source(self.tasks_dataset, self.tasks_data_dir),
             "task": "deformed_classes",
             "track": False,
             "variants": False,
@@ -231,12 +235,25 @@ class Preset:
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)
 
+    @functools.cached_property
+    def _sources(self) -> dict:
+        return {}
+
+    def _source(self, dataset, data_dir) -> dict:
+        """The data of an experiment, identified once for all that have them."""
+        if (dataset, data_dir) not in self._sources:
+            datasets.check_source(dataset, data_dir)
+            fingerprint = datasets.fingerprint(data_dir)
+            found = {"dataset": dataset, "data_dir": data_dir, "data_fingerprint": fingerprint}
+            self._sources[dataset, data_dir] = found
+        return self._sources[dataset, data_dir]
+
     def _experiment(self, study, downsampling, seed, **changes) -> Experiment:
         """One network: what the preset says, but for the changes."""
         same = [each.name for each in dataclasses.fields(Experiment) if hasattr(self, each.name)]
         fields = {name: getattr(self, name) for name in same} | changes
         if "data_fingerprint" not in fields:
-            fields |= _source(self.dataset, self.data_dir)
+            fields |= self._source(self.dataset, self.data_dir)
         if fields.get("task") == "random_labels":
             fields["stop_accuracy"] = self.random_stop_accuracy
         return Experiment(**fields | {"study": study, "downsampling": downsampling, "seed": seed})
@@ -264,9 +281,3 @@ def _check_list(name, values, known):
             raise ValueError(f"unknown {name} {value!r}; the known ones are {', '.join(known)}")
         if not known and not 0 <= value < math.inf:
             raise ValueError(f"{name} must be at least 0, received {value}")
-
-
-def _source(dataset, data_dir) -> dict:
-    datasets.check_source(dataset, data_dir)
-    fingerprint = datasets.fingerprint(data_dir)
-    return {"dataset": dataset, "data_dir": data_dir, "data_fingerprint": fingerprint}
