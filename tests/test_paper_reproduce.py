@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,8 @@ def test_a_second_call_runs_nothing_and_gives_the_same_bytes(folder, monkeypatch
         {"large_image_size": 48},
         {"dataset": "digits"},
         {"name": "other"},
+        {"backend": "another"},
+        {"test_images": 600},
     ],
 )
 def test_another_configuration_is_refused_and_nothing_changed(folder, monkeypatch, changes):
@@ -298,6 +301,23 @@ def test_another_configuration_is_refused_and_nothing_changed(folder, monkeypatc
     for word in (str(folder), "output_dir", name, f"{old} there", f"{new} now"):
         assert word in str(caught.value)
     assert content(folder) == before
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_results_from_before_a_choice_are_what_it_then_was(folder, tmp_path, monkeypatch, backend):
+    """A folder's configuration has no word of choices that are younger than its results."""
+    monkeypatch.setattr(runs, "_run", lambda *_: pytest.fail("runs"))
+    shutil.copytree(folder, tmp_path / "old")
+    path = tmp_path / "old" / "provenance.json"
+    provenance = json.loads(path.read_text()) | {"backend": backend}
+    for name in ("backend", "test_images"):
+        del provenance["configuration"][name]
+    path.write_text(json.dumps(provenance))
+    if backend == SMALLEST.backend:
+        reproduce(SMALLEST, tmp_path / "old", ["pooling"])
+    else:  # what a seed draws is another network there
+        with pytest.raises(ValueError, match=f"backend: {backend} there, {SMALLEST.backend} now"):
+            reproduce(SMALLEST, tmp_path / "old", ["pooling"])
 
 
 # ---- the rest, with made-up runs ----

@@ -153,8 +153,8 @@ class Training:
         indexing takes less of their time (a step 4 % less).
         """
         images, labels = self.data.x_train, self.data.y_train
-        fits = isinstance(images, np.ndarray) and images.nbytes <= _MOST_BYTES
-        if fits and computes_on_gpu():
+        small = isinstance(images, np.ndarray) and images.nbytes <= _MOST_BYTES
+        if small and computes_on_gpu():
             images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
         return images, labels
 
