@@ -130,8 +130,13 @@ def sensitivity_table(
     memory_limit: float = MEMORY_LIMIT,
     return_distances: bool = False,
     progress: bool = True,
+    chosen=None,
 ):
-    """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already."""
+    """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already.
+
+    `chosen` [images, images]: which pairs the baseline is the median of, where it is not all;
+    only i < j is read, and there are no intervals then.
+    """
     found = measured_layers(model, images, layers, metric, batch_size, memory_limit, progress)
     mean_square, folded = images.flow_statistics
     rows, distances = {}, {}
@@ -140,7 +145,7 @@ def sensitivity_table(
             **layer_columns(place, layer, images, metric),
             "rms_displacement": np.sqrt(mean_square.mean()),
             "folded_fraction": folded.mean(),
-            **sensitivity_columns(layer, metric, intervals),
+            **sensitivity_columns(layer, metric, intervals and chosen is None, chosen=chosen),
         }
         if return_distances and layer.pairs is not None:
             distances[place] = _distance_rows(rows[place], layer.apart, mean_square, folded)
@@ -230,13 +235,14 @@ def layer_columns(place, layer, images, metric) -> dict:
     }
 
 
-def sensitivity_columns(layer, metric, intervals, draws=slice(None)) -> dict:
+def sensitivity_columns(layer, metric, intervals, draws=slice(None), chosen=None) -> dict:
     """The numbers of one layer, or the note that says why there are none.
 
     Args:
         layer: `LayerDistances`.
         metric, intervals: as for `measure_sensitivity`.
         draws: which of them to take.
+        chosen: as for `sensitivity_table`; read without intervals only.
     """
     if layer.note:
         return {"note": layer.note}
@@ -244,7 +250,8 @@ def sensitivity_columns(layer, metric, intervals, draws=slice(None)) -> dict:
     if intervals:
         values = sensitivity_interval(apart, pairs)
     else:
-        baseline = np.median(pairs[np.triu_indices(len(pairs), 1)])
+        upper = np.triu(np.ones(pairs.shape, bool) if chosen is None else chosen, 1)
+        baseline = np.median(pairs[upper])
         with np.errstate(divide="ignore", invalid="ignore"):
             values = apart.mean(), baseline, apart.mean() / baseline, np.nan, np.nan
     resolution = _COSINE_RESOLUTION

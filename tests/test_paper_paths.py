@@ -14,6 +14,7 @@ from deformstab.paper.results import Results
 from deformstab.paper.training import is_tracked
 
 VARIANTS = ("train_images", "before_relu", "own_statistics")
+VARIANTS += ("pairs_between_classes", "pairs_within_classes")
 LAYER = [*RUN_COLUMNS, "quantity", "layer_index", "layer"]
 
 

@@ -52,7 +52,7 @@ class Experiment:
         batch_statistics: whether batch normalization is re-estimated before the first measurement
             too; at initialization it does next to nothing otherwise.
         track: whether it is measured during training as well.
-        variants: whether it is measured before ReLU and with other batch normalization as well.
+        variants: whether it is measured in the other ways of `measures` as well.
         choice: of the study "recipes", what differs from the study that it varies.
         threads: it runs on, which decide the last digits of trained weights.
         backend: of Keras, which decides what a seed draws.

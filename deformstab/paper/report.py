@@ -166,9 +166,10 @@ def _claims_by_choice(table):
         "leaves open is done otherwise; bold: off the bound by an unadjusted t test (p < 0.05). The "
         "same networks are measured otherwise: on training images; before ReLU; with batch "
         "normalization by the statistics of the measured images (own statistics), or re-estimated at "
-        "the start already, after the first step; by other summaries. Then a kind is left out. Last, "
-        "other networks: the recipes, below the networks as stated of the same seeds, of which all are "
-        "finished.",
+        "the start already, after the first step; over the median distance of images of different "
+        "classes or of one only (pairs between, within classes); by other summaries. Then a kind is "
+        "left out. Last, other networks: the recipes, below the networks as stated of the same seeds, "
+        "of which all are finished.",
         "",
         f"| choice | {' | '.join(f'{claim} ({bound})' for claim, _, bound in claims)} |",
         "|---|" + "---|" * len(claims),

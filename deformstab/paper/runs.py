@@ -13,15 +13,11 @@ import time
 
 import pandas as pd
 
-from deformstab.deformation import RandomDeformation
-from deformstab.models import paper_layers
-from deformstab.normalization import reestimate_batch_normalization
 from deformstab.paper import datasets, tasks
 from deformstab.paper.executors import serial
 from deformstab.paper.experiments import Experiment
-from deformstab.paper.training import TRACKED_IMAGES, Training, accuracy, is_tracked, predict
-from deformstab.sensitivity import measure_sensitivity
-from deformstab.smoothness import filter_smoothness
+from deformstab.paper.measures import measure, record
+from deformstab.paper.training import Training, accuracy, is_tracked, predict
 from deformstab.tables import (
     SENSITIVITY_COLUMNS,
     SMOOTHNESS_COLUMNS,
@@ -39,8 +35,6 @@ RUN_COLUMNS = (
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
 _TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
 _TEST_IMAGES = 512  # of which the first ones measure
-# Of a measurement that has no intervals and is one of many.
-_BRIEF = ("layer", "layer_index", "distance", "baseline", "sensitivity")
 
 
 def run(experiment: Experiment, checkpoint=None) -> dict[str, pd.DataFrame]:
@@ -72,14 +66,14 @@ def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
         found = {}
         if experiment.batch_statistics:
             training.evaluate()
-        _measure(training.measured, experiment, data, "initial", found)
+        measure(training.measured, experiment, data, "initial", found)
     else:
         found = {name: [from_csv(text, _TYPES)] for name, text in kept["tables"].items()}
         start -= kept["seconds"]
 
     def track():
         if is_tracked(training.step):
-            _track(training, found)
+            record(training, found)
 
     while not training.is_over:
         training.run_epoch(track if experiment.track else lambda: None)
@@ -89,7 +83,7 @@ def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
     if experiment.epochs:
         found["epochs"] = [pd.DataFrame(training.history)]
         found["training"] = [pd.DataFrame([_outcome(training)])]
-        _measure(training.measured, experiment, data, "trained", found)
+        measure(training.measured, experiment, data, "trained", found)
     tables = {name: _with_run(found.get(name), experiment) for name in TABLES}
     return tables, time.perf_counter() - start
 
@@ -143,62 +137,6 @@ def _test_images(experiment, data):
     more = datasets.load(*source, experiment.train_images, experiment.test_images)
     more = tasks.scaled(more, experiment.input_scaling)
     return more.x_test, more.y_test
-
-
-def _measure(model, experiment, data, phase, found) -> None:
-    """Appends what is measured at initialization and after training."""
-    deformation = _deformation(experiment)
-    images = data.x_test[: experiment.measured_images]
-
-    def keep(name, table):
-        found.setdefault(name, []).append(table.assign(phase=phase))
-
-    for metric in ("cosine", "euclidean"):
-        layers = paper_layers(model)
-        keep("sensitivity", measure_sensitivity(model, images, deformation, layers, metric))
-    keep("smoothness", filter_smoothness(model))
-    if experiment.variants:
-        for name, table in _variants(model, images, data.x_train[: len(images)], deformation):
-            keep("variants", table.assign(variant=name))
-
-
-def _variants(model, images, train_images, deformation):
-    """The same sensitivities, measured in other ways that the paper leaves open.
-
-    train_images: on images it was trained on; before_relu: of the convolutions' normalized outputs;
-    own_statistics: with batch normalization by the statistics of the measured images.
-    """
-    layers = paper_layers(model)
-    yield "train_images", _brief(model, train_images, deformation, layers)
-    before = [name[: -len("relu")] + "bn" if name.endswith("_relu") else name for name in layers]
-    yield "before_relu", _brief(model, images, deformation, before)
-    weights = model.get_weights()
-    reestimate_batch_normalization(model, images, len(images))
-    yield "own_statistics", _brief(model, images, deformation, layers)
-    model.set_weights(weights)
-
-
-def _track(training, found) -> None:
-    """Appends the sensitivities and the smoothness of now, and how accurate the network is."""
-    experiment, data = training.experiment, training.data
-    _, fitted = training.evaluate(TRACKED_IMAGES)
-    images = data.x_test[: experiment.measured_images]
-    layers = paper_layers(training.measured)
-    sensitivity = _brief(training.measured, images, _deformation(experiment), layers)
-    smoothness = filter_smoothness(training.measured).query("kernel_height == 3")
-    for name, table in (("sensitivity", sensitivity), ("smoothness", smoothness)):
-        rows = table[["layer", "layer_index"]].assign(quantity=name, value=table[name])
-        rows = rows.assign(step=training.step, accuracy_train=fitted)
-        found.setdefault("trajectory", []).append(rows)
-
-
-def _brief(model, images, deformation, layers) -> pd.DataFrame:
-    options = {"layers": layers, "intervals": False}
-    return measure_sensitivity(model, images, deformation, **options)[list(_BRIEF)]
-
-
-def _deformation(experiment) -> RandomDeformation:
-    return RandomDeformation(experiment.control_points, experiment.max_displacement, seed=0)
 
 
 def _texts(found) -> dict[str, str]:
