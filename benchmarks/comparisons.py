@@ -46,6 +46,7 @@ def _deformation(name, images, side, points, reach, goals, without=()):
 
 _CIFAR = {"name": "cifar", "images": 128, "side": 32}
 _VGG16 = {"name": "VGG16", "images": 128, "side": 224}
+_PAPERS = {"images": 1024, "blocks": [[2, 32], [2, 64], [2, 128], [2, 256]]}
 _OURS = {"deformstab, eager": ("most", 1.2), "deformstab, tf.data": ("most", 1.2)}
 
 COMPARISONS = [
@@ -110,11 +111,27 @@ COMPARISONS = [
         3,
     ),
     Comparison(
-        "training, an epoch of 1,024 images",
+        "training a narrow network, an epoch of 1,024 images",
         {
             "reproduction": ("measurements:reproduction", {"images": 1024}),
             "model.fit": ("measurements:keras_fit", {"images": 1024}),
             "a loop of one's own": ("measurements:bare_loop", {"images": 1024}),
+        },
+        {"model.fit": ("least", 0.97), "a loop of one's own": ("least", 0.97)},
+        1024,
+    ),
+    Comparison(
+        "training the paper's CIFAR-10 network, an epoch of 1,024 images",
+        {
+            "reproduction": ("measurements:reproduction", _PAPERS),
+            "reproduction, bfloat16": (
+                "measurements:reproduction",
+                {**_PAPERS, "precision": "mixed_bfloat16"},
+            ),
+            "model.fit": ("measurements:keras_fit", _PAPERS),
+            "model.fit, 16 steps a call": ("measurements:keras_fit", {**_PAPERS, "steps": 16}),
+            "a loop of one's own": ("measurements:bare_loop", _PAPERS),
+            "a loop of one's own, XLA": ("measurements:bare_loop", {**_PAPERS, "xla": True}),
         },
         {"model.fit": ("least", 0.97), "a loop of one's own": ("least", 0.97)},
         1024,

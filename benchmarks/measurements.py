@@ -103,10 +103,10 @@ def callback_epochs(images, side, epochs):
     return train
 
 
-_BATCH, _BLOCKS = 64, ((2, 16), (2, 32), (2, 64))
+_BATCH, _NARROW = 64, ((2, 16), (2, 32), (2, 64))
 
 
-def _training(images):
+def _training(images, blocks=_NARROW, precision="float32"):
     """The reproduction's own training of random images."""
     from deformstab.paper.datasets import Dataset
     from deformstab.paper.experiments import Experiment
@@ -115,34 +115,36 @@ def _training(images):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(images, 32, 32, 3)).astype("float32")
     y = rng.integers(0, 10, images)
-    choices = {"blocks": _BLOCKS, "batch_size": _BATCH, "epochs": 10**6}
+    blocks = tuple(map(tuple, blocks))  # the worker has them as JSON
+    choices = {"blocks": blocks, "batch_size": _BATCH, "epochs": 10**6, "precision": precision}
     experiment = Experiment("main", "random", "max", 0, **choices)
     return Training(experiment, Dataset("random", x, y, x[:1], y[:1], 10))
 
 
-def reproduction(images):
+def reproduction(images, **network):
     """An epoch as the reproduction trains it."""
-    training = _training(images)
+    training = _training(images, **network)
     return lambda number: training.run_epoch()
 
 
-def keras_fit(images):
-    """An epoch of `model.fit`, as Keras' users write it."""
-    training = _training(images)
+def keras_fit(images, steps=1, **network):
+    """An epoch of `model.fit`, as Keras' users write it, so many batches a compiled call."""
+    training = _training(images, **network)
     model, x, y = training.model, training.data.x_train, training.data.y_train
+    model.compile(model.optimizer, model.loss, metrics=["accuracy"], steps_per_execution=steps)
     return lambda number: model.fit(x, y, batch_size=_BATCH, verbose=0)
 
 
-def bare_loop(images):
+def bare_loop(images, xla=False, **network):
     """An epoch of a loop of one's own: a compiled step, arrays in memory."""
     import keras
     import tensorflow as tf
 
-    training = _training(images)
+    training = _training(images, **network)
     model, x, y = training.model, training.data.x_train, training.data.y_train
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=xla or None)
     def step(x, y):
         with tf.GradientTape() as tape:
             value = loss(y, model(x, training=True))

@@ -63,6 +63,9 @@ def test_every_candidate_takes_its_arguments(benchmarks):
         ("measurements:reproduction", {"images": 128}),
         ("measurements:keras_fit", {"images": 128}),
         ("measurements:bare_loop", {"images": 128}),
+        ("measurements:reproduction", {"images": 64, "precision": "mixed_bfloat16"}),
+        ("measurements:keras_fit", {"images": 192, "steps": 3}),
+        ("measurements:bare_loop", {"images": 64, "blocks": [[1, 4]], "xla": True}),
     ],
 )
 def test_our_candidates_compute(benchmarks, candidate, arguments):
