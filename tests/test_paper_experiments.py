@@ -12,7 +12,7 @@ from test_paper_results import small_preset
 
 from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.paper import datasets, experiments
-from deformstab.paper.experiments import Experiment
+from deformstab.paper.experiments import STUDIES, Experiment
 from deformstab.paper.preset import RECIPES
 from deformstab.paper.presets import PRESETS, Preset
 
@@ -56,6 +56,7 @@ OTHER = {
     "precision": "mixed_bfloat16",
     "track": True,
     "variants": True,
+    "class_pairs": True,
     "choice": "sgd",
     "threads": 3,
     "backend": "another",
@@ -327,9 +328,18 @@ def test_a_recipe_changes_one_thing_of_the_networks_it_is_about(name, expected):
     expected = expected | {"study": "recipes", "choice": name}
     for _, different in found:
         # Nothing is measured meanwhile, of the tasks not in the preset's study either.
-        watched = {key: different.pop(key, False) for key in ("track", "variants")}
-        assert watched == {"track": False, "variants": False}
+        watched = [different.pop(key, False) for key in ("track", "variants", "class_pairs")]
+        assert watched == [False] * 3
         assert different == expected
+
+
+def test_pairs_of_classes_are_of_true_labels_and_of_presets_with_variants():
+    tasks = ("true_labels", "random_labels", "random_images")
+    for variants in (True, False):
+        preset = small_preset(variants=variants, main_tasks=tasks)
+        for each in preset.experiments(STUDIES):
+            wanted = variants and each.study == "main" and each.task == "true_labels"
+            assert each.class_pairs == wanted
 
 
 def test_by_default_there_are_all_recipes_that_any_processor_computes():

@@ -25,7 +25,14 @@ IMAGES = 24
 def training():
     choices = {"blocks": ((1, 4), (1, 6)), "train_images": 60, "batch_size": 20, "epochs": 1}
     this = Experiment(
-        "main", "digits", "average", 0, **choices, measured_images=IMAGES, variants=True
+        "main",
+        "digits",
+        "average",
+        0,
+        **choices,
+        measured_images=IMAGES,
+        variants=True,
+        class_pairs=True,
     )
     training = Training(this, runs.dataset_of(this))
     training.run_epoch(lambda: None)  # so that batch normalization is more than the identity

@@ -23,7 +23,7 @@ SCALINGS = (
 
 # What fields that are younger than kept results were before there was a choice: left out of an
 # experiment's identity, so that those results keep theirs.
-_BEFORE = {"test_images": 512, "backend": "tensorflow"}
+_BEFORE = {"test_images": 512, "backend": "tensorflow", "class_pairs": False}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Experiment:
             too; at initialization it does next to nothing otherwise.
         track: whether it is measured during training as well.
         variants: whether it is measured in the other ways of `measures` as well.
+        class_pairs: of those, whether over the median of pairs of a class and of different classes.
         choice: of the study "recipes", what differs from the study that it varies.
         threads: it runs on, which decide the last digits of trained weights.
         backend: of Keras, which decides what a seed draws.
@@ -86,6 +87,7 @@ class Experiment:
     batch_statistics: bool = False
     track: bool = False
     variants: bool = False
+    class_pairs: bool = False
     choice: str = ""
     threads: int = 2
     backend: str = field(default_factory=keras.backend.backend)

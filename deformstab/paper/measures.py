@@ -28,11 +28,11 @@ def measure(model, experiment, data, phase, found) -> None:
         keep("sensitivity", measure_sensitivity(model, images, deformation, layers, metric))
     keep("smoothness", filter_smoothness(model))
     if experiment.variants:
-        for name, table in _variants(model, data, len(images), deformation):
+        for name, table in _variants(model, experiment, data, deformation):
             keep("variants", table.assign(variant=name))
 
 
-def _variants(model, data, count, deformation):
+def _variants(model, experiment, data, deformation):
     """The same sensitivities, measured in other ways that the paper leaves open.
 
     train_images: on images it was trained on; before_relu: of the convolutions' normalized outputs;
@@ -40,17 +40,18 @@ def _variants(model, data, count, deformation):
     pairs_between_classes, pairs_within_classes: over the median distance of these pairs only.
     """
     layers = paper_layers(model)
-    images, labels = data.x_test[:count], data.y_test[:count]
-    yield "train_images", _brief(model, data.x_train[:count], deformation, layers)
+    images = data.x_test[: experiment.measured_images]
+    yield "train_images", _brief(model, data.x_train[: len(images)], deformation, layers)
     before = [name[: -len("relu")] + "bn" if name.endswith("_relu") else name for name in layers]
     yield "before_relu", _brief(model, images, deformation, before)
     weights = model.get_weights()
     reestimate_batch_normalization(model, images, len(images))
     yield "own_statistics", _brief(model, images, deformation, layers)
     model.set_weights(weights)
+    labels = data.y_test[: len(images)]
     alike = labels[:, None] == labels
     for name, pairs in (("pairs_between_classes", ~alike), ("pairs_within_classes", alike)):
-        if np.triu(pairs, 1).any():
+        if experiment.class_pairs and np.triu(pairs, 1).any():
             yield name, _brief(model, images, deformation, layers, pairs)
 
 

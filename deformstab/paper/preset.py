@@ -162,8 +162,11 @@ class Preset:
         return [each for name in STUDIES if name in wanted for each in getattr(fresh, f"_{name}")()]
 
     def _main(self, labels=None):
+        def pairs(task):  # with others than true labels there are no classes to tell apart
+            return self.variants and task == "true_labels"
+
         return [
-            self._experiment("main", kind, seed, task=task)
+            self._experiment("main", kind, seed, task=task, class_pairs=pairs(task))
             for kind in self.downsampling
             for task in labels or self.main_tasks
             for seed in self._seeds()
@@ -189,8 +192,7 @@ class Preset:
         changes = {
             **self._source(self.tasks_dataset, self.tasks_data_dir),
             "task": "deformed_classes",
-            "track": False,
-            "variants": False,
+            **_NOT_WATCHED,
         }
         return [
             self._experiment(
@@ -226,7 +228,7 @@ class Preset:
                 if factor in changes:
                     value = getattr(self, factor)
                     changes[factor] = type(value)(value * changes[factor])
-            changes |= {"study": "recipes", "choice": name, "track": False, "variants": False}
+            changes |= {"study": "recipes", "choice": name, **_NOT_WATCHED}
             varied = self._tasks() if "task" in changes else self._main(("true_labels",))
             seeds = self._seeds()[: self.recipes_seeds]
             found += [dataclasses.replace(each, **changes) for each in varied if each.seed in seeds]
@@ -265,7 +267,8 @@ _ONE_OF = {
     "schedule": ("constant", "cosine"),
     "precision": ("float32", "mixed_bfloat16"),
 }
-_INITIAL = {"epochs": 0, "track": False, "variants": False}
+_NOT_WATCHED = {"track": False, "variants": False, "class_pairs": False}
+_INITIAL = {"epochs": 0, **_NOT_WATCHED}
 
 
 def _check_list(name, values, known):

@@ -1,4 +1,4 @@
-"""The pages of an output folder: claims.md, README.md (the index), provenance.json."""
+"""claims.md: the claims, their verdicts, and what moves them."""
 
 import itertools
 import math
@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pandas as pd
 
-from deformstab._version import __version__
 from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.paper.claims import (
     ACCURACY_TOLERANCE,
@@ -17,7 +16,7 @@ from deformstab.paper.claims import (
     REPRODUCED,
     SIGNIFICANCE,
 )
-from deformstab.paper.figures import FIGURES
+from deformstab.paper.kinds import QUANTITIES
 
 SOURCE = (
     "Ruderman, Rabinowitz, Morcos, Zoran: *Pooling is neither necessary nor sufficient for "
@@ -33,7 +32,7 @@ def claims_page(results, tables) -> str:
 
     Args:
         results: of the runs.
-        tables: made from them: `claims`, `claims_by_choice`, `paths`.
+        tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`.
     """
     claims = tables["claims"]
     counts = claims["verdict"].value_counts()
@@ -45,6 +44,7 @@ def claims_page(results, tables) -> str:
     if results.preset.seeds < EVIDENCE:
         lines += [f"{results.preset.seeds} seeds describe; evidence needs {EVIDENCE}.", ""]
     lines += [*claims_table(claims), "", *_rule(), "", *_data(results), *_choices(results)]
+    lines += [*_changes_by_kind(tables["changes_by_kind"])]
     lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
     return "\n".join(lines)
 
@@ -154,6 +154,32 @@ def _choices(results):
     return lines
 
 
+def _changes_by_kind(table):
+    if table.empty:
+        return []
+    shown = [name for name in QUANTITIES if name in set(table["quantity"])]
+    lines = [
+        "",
+        "## What training does to each kind",
+        "",
+        "Claims are about means over kinds. Factors with 95 % intervals over seeds, of means over "
+        "layers; bold: 1 is outside the interval. After the first step batch normalization is "
+        "re-estimated as in the trained network, before it is not; own statistics: those of the "
+        "measured images, both times.",
+        "",
+        f"| labels | kind | {' | '.join(QUANTITIES[name] for name in shown)} |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for (task, kind), rows in table.groupby(["task", "downsampling"], sort=False):
+        rows, cells = rows.set_index("quantity"), []
+        for name in shown:
+            text = _with_interval(rows.loc[name]) if name in rows.index else ""
+            clear = text and not rows.loc[name, "low"] <= 1 <= rows.loc[name, "high"]
+            cells.append(f"**{text}**" if clear and rows.loc[name, "seeds"] > 1 else text)
+        lines.append(f"| {task} | {kind} | {' | '.join(cells)} |")
+    return lines
+
+
 def _claims_by_choice(table):
     if table.empty:
         return []
@@ -168,8 +194,7 @@ def _claims_by_choice(table):
         "normalization by the statistics of the measured images (own statistics), or re-estimated at "
         "the start already, after the first step; over the median distance of images of different "
         "classes or of one only (pairs between, within classes); by other summaries. Then a kind is "
-        "left out. Last, other networks: the recipes, below the networks as stated of the same seeds, "
-        "of which all are finished.",
+        "left out. Last, other networks: the recipes, below the networks as stated of the same seeds.",
         "",
         f"| choice | {' | '.join(f'{claim} ({bound})' for claim, _, bound in claims)} |",
         "|---|" + "---|" * len(claims),
@@ -236,52 +261,3 @@ def _paths(table):
             f"| {middle.half_step:.0f} | {middle.half_accuracy:.2f} |"
         )
     return lines
-
-
-def _cost(results, seconds: dict) -> str:
-    shares = ", ".join(f"{study} {took / 60:.1f}" for study, took in seconds.items())
-    total, threads = sum(seconds.values()) / 60, results.preset.threads
-    return f"Runs took {total:.1f} minutes on {threads} threads{f' ({shares})' if shares else ''}."
-
-
-def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: dict) -> str:
-    """README.md of the folder: figure → table → command → claims, with each figure and caption.
-
-    Args:
-        results: the tables.
-        claims: their verdicts.
-        drawn, written: names of the figures and of the tables that are there.
-        command: what was typed.
-        seconds: that the runs of each study took.
-    """
-    lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
-    if results.preset.demonstration:
-        lines += [f"> **{results.preset.demonstration}**", ""]
-    lines += [
-        f"Made by `{command}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
-        "their verdicts: [claims.md](claims.md). Versions, flags, device and time per run: "
-        "[provenance.json](provenance.json).",
-        "",
-        "| figure | what | tables | to draw it alone | claims |",
-        "|---|---|---|---|---|",
-    ]
-    verdicts = claims.groupby("claim")["verdict"].agg(lambda found: " / ".join(found))
-    for name in drawn:
-        spec = FIGURES[name]
-        tables = [table for table in spec.tables if table in written]
-        tables = ", ".join(f"[{table}](tables/{table}.csv)" for table in tables)
-        shown = "; ".join(f"{claim}: {verdicts[claim]}" for claim in spec.claims)
-        lines.append(
-            f"| [{name}](#figure-{name.lower()}) | {spec.title} | {tables} "
-            f"| `{command} --figures={name}` | {shown} |"
-        )
-    for name in drawn:
-        lines += [
-            "",
-            f"## Figure {name}",
-            "",
-            f"![{FIGURES[name].title}](figures/figure_{name}.png)",
-            "",
-            FIGURES[name].caption(results),
-        ]
-    return "\n".join([*lines, ""])

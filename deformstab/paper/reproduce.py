@@ -12,6 +12,8 @@ from deformstab.paper import (
     approximations,
     claims,
     executors,
+    index,
+    kinds,
     paths,
     pooling,
     report,
@@ -72,6 +74,7 @@ def reproduce(
         "claims": verdicts,
         "claims_by_choice": alternatives.claims_by_choice(results),
         "claims_over_training": alternatives.claims_over_training(results),
+        "changes_by_kind": kinds.changes_by_kind(results),
         "paths": paths.path_shapes(results),
     }
     beside = {name: results.with_accuracies(name) for name in ("sensitivity", "smoothness")}
@@ -87,8 +90,8 @@ def reproduce(
     write_text(report.claims_page(results, extra), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     by_study = _seconds_by_study(experiments, seconds)
-    index = report.index_page(results, verdicts, complete, written, command, by_study)
-    write_text(index, output_dir / "README.md")
+    page = index.index_page(results, verdicts, complete, written, command, by_study)
+    write_text(page, output_dir / "README.md")
     done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}
     done |= {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / _PROVENANCE)

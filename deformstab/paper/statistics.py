@@ -189,14 +189,29 @@ def smoothness_converges(results):
 
 def depth(study):
     def values(results):
-        (trained,) = _common(log_smoothness(results, study, "trained"))
-        trained = trained.dropna(axis=1, how="all").dropna()
-        if trained.empty:
-            return pd.Series(dtype=float)
-        slope = np.polyfit(np.arange(trained.shape[1]), trained.to_numpy().T, 1)[0]
-        return pd.Series(slope, index=trained.index).groupby(level="seed").mean()
+        slopes = depth_of_kinds(results, study=study)
+        return slopes.mean(axis=1) if len(slopes) else pd.Series(dtype=float)
 
     return values
+
+
+def change_of_kinds(logs, results, task="true_labels") -> pd.DataFrame:
+    """By how much training changes the layer summary: [seeds, kinds]."""
+    initial, trained = (logs(results, "main", phase, task) for phase in ("initial", "trained"))
+    if initial.empty or trained.empty:
+        return pd.DataFrame()
+    initial, trained = _common(initial, trained)
+    return _summary(trained) - _summary(initial)
+
+
+def depth_of_kinds(results, task="true_labels", study="main") -> pd.DataFrame:
+    """The slope of the logs of smoothness after training, layer by layer: [seeds, kinds]."""
+    (trained,) = _common(log_smoothness(results, study, "trained", task))
+    trained = trained.dropna(axis=1, how="all").dropna()
+    if trained.empty:
+        return pd.DataFrame()
+    slope = np.polyfit(np.arange(trained.shape[1]), trained.to_numpy().T, 1)[0]
+    return _summary(pd.DataFrame({"slope": slope}, index=trained.index))
 
 
 def labels_decide(logs):

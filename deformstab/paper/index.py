@@ -1,0 +1,56 @@
+"""README.md of an output folder: its figures, and which table, command and claims belong to each."""
+
+import pandas as pd
+
+from deformstab._version import __version__
+from deformstab.paper.figures import FIGURES
+from deformstab.paper.report import SOURCE
+
+
+def _cost(results, seconds: dict) -> str:
+    shares = ", ".join(f"{study} {took / 60:.1f}" for study, took in seconds.items())
+    total, threads = sum(seconds.values()) / 60, results.preset.threads
+    return f"Runs took {total:.1f} minutes on {threads} threads{f' ({shares})' if shares else ''}."
+
+
+def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: dict) -> str:
+    """README.md of the folder: figure → table → command → claims, with each figure and caption.
+
+    Args:
+        results: the tables.
+        claims: their verdicts.
+        drawn, written: names of the figures and of the tables that are there.
+        command: what was typed.
+        seconds: that the runs of each study took.
+    """
+    lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
+    if results.preset.demonstration:
+        lines += [f"> **{results.preset.demonstration}**", ""]
+    lines += [
+        f"Made by `{command}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
+        "their verdicts: [claims.md](claims.md). Versions, flags, device and time per run: "
+        "[provenance.json](provenance.json).",
+        "",
+        "| figure | what | tables | to draw it alone | claims |",
+        "|---|---|---|---|---|",
+    ]
+    verdicts = claims.groupby("claim")["verdict"].agg(lambda found: " / ".join(found))
+    for name in drawn:
+        spec = FIGURES[name]
+        tables = [table for table in spec.tables if table in written]
+        tables = ", ".join(f"[{table}](tables/{table}.csv)" for table in tables)
+        shown = "; ".join(f"{claim}: {verdicts[claim]}" for claim in spec.claims)
+        lines.append(
+            f"| [{name}](#figure-{name.lower()}) | {spec.title} | {tables} "
+            f"| `{command} --figures={name}` | {shown} |"
+        )
+    for name in drawn:
+        lines += [
+            "",
+            f"## Figure {name}",
+            "",
+            f"![{FIGURES[name].title}](figures/figure_{name}.png)",
+            "",
+            FIGURES[name].caption(results),
+        ]
+    return "\n".join([*lines, ""])
