@@ -94,7 +94,7 @@ TIME_COLUMNS = {"epoch": "int64", "step": "int64"}
 # What a provenance file names: everything whose version can move a number or a picture.
 _PACKAGES = (
     *("deformstab", "numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
-    *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn"),
+    *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn", "pillow"),
 )
 # What fixes the threads of TensorFlow and of OpenMP (PyTorch), set before they are imported.
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -236,15 +236,21 @@ def computes_on_gpu() -> bool:
 
 
 def _git_commit() -> str | None:
-    """The commit this package's source is at, `None` when it is installed from elsewhere."""
+    """The commit this package's source is at, `None` when it is installed from elsewhere.
+
+    With "+changes" if the source is not what was committed.
+    """
     folder = pathlib.Path(__file__).parent
-    git = ["git", "-C", str(folder)]
+
+    def git(*arguments):
+        command = ["git", "-C", str(folder), *arguments]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return found.stdout.strip() if found.returncode == 0 else None
+
     try:
-        tracked = subprocess.run(
-            [*git, "ls-files", "--error-unmatch", pathlib.Path(__file__).name],
-            capture_output=True,
-        )
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        if git("ls-files", "--error-unmatch", pathlib.Path(__file__).name) is None:
+            return None
+        head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".")
     except OSError:  # no git on this machine
         return None
-    return head.stdout.strip() if tracked.returncode == head.returncode == 0 else None
+    return f"{head}+changes" if head and changes else head

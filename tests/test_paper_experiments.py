@@ -13,8 +13,8 @@ from test_paper_results import small_preset
 from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.paper import datasets, experiments
 from deformstab.paper.experiments import STUDIES, Experiment
-from deformstab.paper.preset import RECIPES
 from deformstab.paper.presets import PRESETS, Preset
+from deformstab.paper.recipes import RECIPES
 
 QUICK = PRESETS["quick"]
 RESULTS = pathlib.Path(__file__).parent.parent / "results"

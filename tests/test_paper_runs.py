@@ -609,4 +609,8 @@ def test_else_the_accuracy_is_of_the_images_that_measure(changes):
 def test_a_run_says_what_it_ran_on(tmp_path):
     this = experiment(epochs=0)
     found = runs.execute(this, tmp_path)
-    assert found["devices"] == devices()
+    made_with = json.loads(json.dumps(found))["made_with"]
+    assert made_with["devices"] == devices()
+    assert made_with["versions"]["keras"] == keras.__version__
+    assert "git_commit" in made_with
+    assert "command" not in made_with  # which may name places of this machine

@@ -216,7 +216,14 @@ def test_the_git_commit_is_that_of_the_source_or_none(tmp_path, monkeypatch):
     )  # installed inside another project's repository
     git("add", ".")
     git("commit", "-m", "second")
-    assert tables.provenance()["git_commit"] == git("rev-parse", "HEAD")
+    head = git("rev-parse", "HEAD")
+    assert tables.provenance()["git_commit"] == head
+    (tmp_path / "elsewhere.py").write_text("")
+    assert tables.provenance()["git_commit"] == head
+    source.write_text("something else")
+    assert tables.provenance()["git_commit"] == f"{head}+changes"
+    git("commit", "-a", "-m", "third")
+    assert tables.provenance()["git_commit"] == git("rev-parse", "HEAD") != head
     monkeypatch.setenv("PATH", str(tmp_path))
     assert tables.provenance()["git_commit"] is None  # no git
 

@@ -182,7 +182,7 @@ _fingerprint = functools.lru_cache(datasets.fingerprint)  # a worker has many ru
 
 
 def _versions() -> dict[str, str]:
-    names = ("numpy", "scipy", "keras", keras.backend.backend())
+    names = ("numpy", "scipy", "PIL", "keras", keras.backend.backend())
     return {name: importlib.import_module(name).__version__ for name in names}
 
 

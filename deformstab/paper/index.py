@@ -28,8 +28,8 @@ def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seco
         lines += [f"> **{results.preset.demonstration}**", ""]
     lines += [
         f"Made by `{command}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
-        "their verdicts: [claims.md](claims.md). Versions, flags, device and time per run: "
-        "[provenance.json](provenance.json).",
+        "their verdicts: [claims.md](claims.md). Flags and time per run: "
+        "[provenance.json](provenance.json); versions, device and commit of each: its file in `runs/`.",
         "",
         "| figure | what | tables | to draw it alone | claims |",
         "|---|---|---|---|---|",

@@ -11,22 +11,8 @@ import keras
 from deformstab.downsampling import DOWNSAMPLING_KINDS, check_downsampling
 from deformstab.paper import datasets
 from deformstab.paper.experiments import MAIN_TASKS, SCALINGS, STUDIES, Experiment
+from deformstab.paper.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
 
-# What the study "recipes" changes, one at a time, in the main study's training on true labels, or,
-# where a recipe names that task, in the tasks of Figure 3. Of `_FACTORS` they are multiples.
-RECIPES = {
-    "inputs_unit": {"input_scaling": "unit"},
-    "inputs_standardized": {"input_scaling": "standardized"},
-    "half_the_images": {"train_images": 0.5},
-    "twice_the_images": {"train_images": 2},
-    "batches_times_4": {"batch_size": 4},
-    "learning_rate_tenth": {"learning_rate": 0.1},
-    "sgd": {"optimizer": "sgd", "learning_rate": 30},
-    "bfloat16": {"precision": "mixed_bfloat16"},
-    "tasks_20_epochs": {"task": "deformed_classes", "epochs": 20, "stop_accuracy": 0.0},
-}
-_ON_REQUEST = ("bfloat16",)  # not every processor computes in it
-_FACTORS = ("train_images", "batch_size", "learning_rate")
 # Fields that say which runs there are, not what they are.
 NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
 
@@ -72,7 +58,7 @@ class Preset:
     class_displacements: tuple = (1.0, 2.0, 3.0, 4.0)
     filters_downsampling: str = "subsample"
     sigmas: tuple = (0.0, 0.5, 0.75, 1.0, 2.0)
-    recipes: tuple = tuple(name for name in RECIPES if name not in _ON_REQUEST)
+    recipes: tuple = BY_DEFAULT
     recipes_seeds: int = 3
     large_dataset: str = "photos"
     large_data_dir: str | None = None
@@ -156,10 +142,33 @@ class Preset:
     def experiments(self, studies=None) -> list[Experiment]:
         """The networks of the given studies (by default the preset's), in the order of tables."""
         wanted = self.studies if studies is None else studies
-        fresh = dataclasses.replace(
-            self
-        )  # data on disk are read once a call: they may have changed
+        fresh = dataclasses.replace(self)  # data are read once a call: they may have changed
         return [each for name in STUDIES if name in wanted for each in getattr(fresh, f"_{name}")()]
+
+    def every_experiment(self) -> list[Experiment]:
+        """Also the networks of studies and recipes that are not asked for, if their data are known.
+
+        Those that a folder has are in its tables and figures, whatever is asked for next.
+        """
+        asked = self.recipes if "recipes" in self.studies else ()
+        recipes = [name for name in RECIPES if name in asked or not repeated(name, self)]
+        every = dataclasses.replace(self, recipes=tuple(recipes), recipes_seeds=self.seeds)
+        found = []
+        for name in STUDIES:
+            try:
+                found += getattr(every, f"_{name}")()
+            except ValueError:
+                if name in self.studies:
+                    raise
+        return found
+
+    def asks_for(self, experiment) -> bool:
+        """Whether one of `every_experiment` is of the studies and recipes that are asked for."""
+        if experiment.study == "recipes":
+            seeds = self._seeds()[: self.recipes_seeds]
+            if experiment.choice not in self.recipes or experiment.seed not in seeds:
+                return False
+        return experiment.study in self.studies
 
     def _main(self, labels=None):
         def pairs(task):  # with others than true labels there are no classes to tell apart
@@ -223,11 +232,7 @@ class Preset:
     def _recipes(self):
         found = []
         for name in self.recipes:
-            changes = dict(RECIPES[name])
-            for factor in _FACTORS:
-                if factor in changes:
-                    value = getattr(self, factor)
-                    changes[factor] = type(value)(value * changes[factor])
+            changes = changes_of(name, self)
             changes |= {"study": "recipes", "choice": name, **_NOT_WATCHED}
             varied = self._tasks() if "task" in changes else self._main(("true_labels",))
             seeds = self._seeds()[: self.recipes_seeds]

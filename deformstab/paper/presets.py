@@ -5,6 +5,7 @@ import dataclasses
 from deformstab.models import CIFAR10_BLOCKS, IMAGENET_BLOCKS
 from deformstab.paper.experiments import STUDIES
 from deformstab.paper.preset import Preset
+from deformstab.paper.recipes import BY_DEFAULT
 
 _SMALL = Preset(
     "cifar10-small",
@@ -23,11 +24,13 @@ _SMALL = Preset(
     large_epochs=0,
     large_blocks=IMAGENET_BLOCKS,
 )
+_OTHERS = tuple(name for name in BY_DEFAULT if name not in ("sgd", "twice_the_images"))
 _TO_THE_END = {  # of a schedule, whether true labels are fitted before or not
     "stop_accuracy": 0.0,
     "optimizer": "sgd",
     "learning_rate": 0.1,
     "schedule": "cosine",
+    "recipes": _OTHERS,
 }
 PRESETS = {
     "quick": Preset(

@@ -21,6 +21,7 @@ from deformstab.paper import (
 )
 from deformstab.paper.figures import FIGURES, needs_tracking, resolve, style
 from deformstab.paper.preset import NOT_COUNTED, Preset
+from deformstab.paper.recipes import check_images
 from deformstab.paper.results import Results
 from deformstab.splines import warn_if_folding
 from deformstab.tables import provenance, remove_temporaries, write_csv, write_json, write_text
@@ -57,7 +58,7 @@ def reproduce(
     _refuse_other_results(output_dir, preset)
     for folder in ("", "tables", "figures", "runs"):
         remove_temporaries(output_dir / folder)
-    experiments = preset.experiments()  # once: it reads all data from disk to identify it
+    experiments = preset.every_experiment()  # once: it reads all data from disk to identify it
     needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
     _check(needed)
     if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
@@ -121,16 +122,16 @@ def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
             "seconds": round(each.cost),
             "gigabytes": round(each.memory / 2**30, 1),
         }
-        for each in _in_order(_needed(preset.experiments(), preset, wanted, figures), preset)
+        for each in _in_order(_needed(preset.every_experiment(), preset, wanted, figures), preset)
     ]
     types = {"run": str, "finished": bool, "seconds": int, "gigabytes": float}
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
 def _needed(experiments, preset, wanted, figures) -> list:
-    """Of the figures asked for, the runs they need; of all, those of all studies."""
+    """Of the figures asked for, the runs they need; of all, those of all studies asked for."""
     studies = set().union(*wanted.values()) if figures else set(preset.studies)
-    return [each for each in experiments if each.study in studies]
+    return [each for each in experiments if each.study in studies and preset.asks_for(each)]
 
 
 def _in_order(experiments, preset) -> list:
@@ -157,9 +158,11 @@ def _drawable(wanted, preset, asked) -> dict[str, set]:
 
 def _check(experiments) -> None:
     """What can fail or surprise does so before the first run: missing data, folding deformations."""
-    by_source = {(each.study, each.class_displacement): each for each in experiments}
+    by_source = {(each.study, each.class_displacement, each.choice): each for each in experiments}
     for each in by_source.values():
-        height, width = runs.dataset_of(each).image_shape[:2]
+        data = runs.dataset_of(each)
+        check_images(each, len(data.x_train))
+        height, width = data.image_shape[:2]
         for reach in {each.max_displacement, each.class_displacement}:
             points = (each.control_points, each.control_points)
             warn_if_folding(points, (reach, reach), height, width)

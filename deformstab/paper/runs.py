@@ -2,7 +2,7 @@
 
 A run is finished when `runs/<id>.json` is there: the id is a hash of the experiment (every choice,
 and the content of data from disk) and of the package's version. The git commit is not part of it,
-nor are the versions of other packages: provenance.json names both. A finished run is never run
+nor are the versions of other packages: the file names both. A finished run is never run
 again, and a file appears whole or not at all, so a run that was stopped costs only itself.
 """
 
@@ -21,8 +21,8 @@ from deformstab.paper.training import Training, accuracy, is_tracked, predict
 from deformstab.tables import (
     SENSITIVITY_COLUMNS,
     SMOOTHNESS_COLUMNS,
-    devices,
     from_csv,
+    provenance,
     remove_temporaries,
     write_json,
 )
@@ -158,7 +158,7 @@ def execute(experiment: Experiment, folder) -> dict:
     return {
         "experiment": experiment.identity(),
         "seconds": round(seconds, 2),
-        "devices": devices(),
+        "made_with": {name: value for name, value in provenance().items() if name != "command"},
         "tables": {
             name: frame.drop(columns=list(RUN_COLUMNS), errors="ignore").to_csv(index=False)
             for name, frame in tables.items()

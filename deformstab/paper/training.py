@@ -136,11 +136,11 @@ class Training:
                 arrays = [file[f"variable{n}"] for n in range(len(self._variables))]
             if any(a.shape != tuple(v.shape) for a, v in zip(arrays, self._variables)):
                 raise ValueError("variables of another network")
-            self.epoch, self.step = int(state["epoch"]), int(state["step"])
-            self.history, kept = state["history"], state["kept"]
+            position = int(state["epoch"]), int(state["step"]), state["history"], state["kept"]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{path} is damaged ({error!r}): the run starts again", stacklevel=2)
             return None
+        self.epoch, self.step, self.history, kept = position
         for variable, array in zip(self._variables, arrays):
             variable.assign(array)
         return kept
