@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deformstab.paper import datasets
+from deformstab.paper import bundled, datasets
 
 PHOTOS = (
     "astronaut chelsea coffee rocket hubble_deep_field retina immunohistochemistry "
@@ -58,8 +58,8 @@ def test_photos_repeat_whatever_numpys_own_generator_did():
     load = lambda: datasets.load("photos", image_size=9, train_images=30, test_images=12)
     np.random.seed(1)  # noqa: NPY002
     first = load()
-    datasets._photos.cache_clear()
-    datasets.photograph.cache_clear()
+    bundled.photos.cache_clear()
+    bundled.photograph.cache_clear()
     np.random.seed(2)  # noqa: NPY002
     second = load()
     assert second is not first
@@ -77,7 +77,7 @@ def places_of(crop, photo):
 def test_photos_train_and_test_share_no_pixel_position():
     size = 16
     data = datasets.load("photos", image_size=size, train_images=200, test_images=200)
-    photographs = [datasets.photograph(name, datasets._PHOTO_SIDES * size) for name in PHOTOS]
+    photographs = [bundled.photograph(name, bundled.PHOTO_SIDES * size) for name in PHOTOS]
     used = {
         part: [np.zeros(photo.shape[:2], bool) for photo in photographs]
         for part in ("train", "test")
@@ -109,7 +109,7 @@ def test_photos_train_and_test_share_no_pixel_position():
 
 @pytest.mark.parametrize("name", ["coffee", "stereo_motorcycle", "china"])
 def test_a_photograph_keeps_its_shape_and_colours(name):
-    small, large = datasets.photograph(name, 40), datasets.photograph(name, 80)
+    small, large = bundled.photograph(name, 40), bundled.photograph(name, 80)
     assert min(small.shape[:2]) == 40
     assert small.shape[2] == 3
     assert max(large.shape[:2]) / 80 == pytest.approx(max(small.shape[:2]) / 40, abs=0.02)

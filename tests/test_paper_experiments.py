@@ -342,6 +342,33 @@ def test_pairs_of_classes_are_of_true_labels_and_of_presets_with_variants():
             assert each.class_pairs == wanted
 
 
+def test_a_recipe_that_repeats_its_preset_is_refused():
+    changes = {"optimizer": "sgd", "input_scaling": "unit", "precision": "mixed_bfloat16"}
+    preset = small_preset(recipes=("sgd",), **changes)
+    for name, field in (
+        ("sgd", "optimizer"),
+        ("inputs_unit", "input_s"),
+        ("bfloat16", "precision"),
+    ):
+        asked = dataclasses.replace(preset, recipes=(name,), studies=("recipes",))
+        with pytest.raises(
+            ValueError, match=f"recipe {name} is the preset's own: {field}.*--recipes"
+        ):
+            asked.experiments()
+        with pytest.raises(ValueError, match=f"recipe {name} "):
+            asked.every_experiment()
+    every = preset.every_experiment()  # where the study is not asked for
+    repeated = {"sgd", "inputs_unit", "bfloat16"}
+    assert {each.choice for each in every} == {"", *RECIPES} - repeated
+
+
+def test_the_presets_recipes_are_others():
+    for name, preset in PRESETS.items():
+        source = {"large_data_dir": "tests"} if name == "imagenet" else {}
+        found = dataclasses.replace(preset, **source).experiments(("recipes",))
+        assert {each.choice for each in found} == set(preset.recipes)
+
+
 def test_by_default_there_are_all_recipes_that_any_processor_computes():
     assert set(RECIPES) - set(QUICK.recipes) == {"bfloat16"}
 

@@ -1,6 +1,7 @@
 """Images that stay files until they are needed, and the data set made of them."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,26 @@ def test_a_folder_of_classes_can_be_measured(tmp_path):
     data = datasets.load("imagenet", tmp_path, SIZE, test_images=6)
     assert data.measured_only
     assert data.x_test.shape == (6, SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+def test_a_folder_of_images_can_be_measured_and_not_trained_on(tmp_path, name):
+    save(tmp_path, parts=(".",), classes=(".",))
+    data = datasets.load(name, tmp_path, SIZE, test_images=6)
+    assert (data.measured_only, data.classes) == (True, 1)
+    assert data.x_test.shape == (6, SIZE, SIZE, 3)
+    assert (data.y_test == 0).all()
+    blocks = {"blocks": ((1, 4),), "image_size": SIZE, "measured_images": 6, "train_images": 20}
+    this = experiment(dataset=name, data_dir=str(tmp_path), epochs=0, **blocks)
+    assert runs.run(this)["sensitivity"]["sensitivity"].notna().all()
+    with pytest.raises(ValueError, match="measured on its images but not trained"):
+        runs.dataset_of(dataclasses.replace(this, epochs=1))
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.png").write_bytes(next(tmp_path.glob("*.png")).read_bytes())
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    if name == "folder":
+        with pytest.raises(ValueError, match="one class"):
+            datasets.load(name, tmp_path, SIZE)
 
 
 def test_a_folder_that_lacks_something_says_what(tmp_path):

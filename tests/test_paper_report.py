@@ -24,6 +24,7 @@ def results():
 def page_of(results, by_choice=None, shapes=None):
     tables = {"claims": claims.evaluate(results, claims.CLAIMS[:1])}
     tables["claims_by_choice"] = pd.DataFrame() if by_choice is None else by_choice
+    tables["changes_by_kind"] = pd.DataFrame()
     tables["paths"] = pd.DataFrame() if shapes is None else shapes
     return report.claims_page(results, tables)
 

@@ -77,8 +77,8 @@ def folder(tmp_path_factory):
 def test_every_figure_table_and_page_is_there(folder):
     figures = {f"figures/figure_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     names = (
-        "sensitivity smoothness training epochs claims claims_by_choice choices approximations "
-        "pooling_shifts"
+        "sensitivity smoothness training epochs claims claims_by_choice changes_by_kind choices "
+        "approximations pooling_shifts"
     ).split()
     tables = {f"tables/{name}.csv" for name in names}
     pages = {"README.md", "claims.md", "provenance.json"}
@@ -373,9 +373,49 @@ def test_subsets_add_up_to_the_whole(tmp_path, ran):
     assert sorted(each.id for each in ran) == sorted(each.id for each in everything)
     whole, parts = content(tmp_path / "whole"), content(tmp_path / "parts")
     same = [name for name in whole if name.startswith(("tables", "figures", "claims"))]
-    assert len(same) == 7 + 4 + 1
+    assert len(same) == 8 + 4 + 1
     for name in same:
         assert parts[name] == whole[name], name
+
+
+def test_what_a_folder_has_is_shown_whatever_is_asked_for_next(tmp_path, ran):
+    kinds = {"downsampling": ("max", "strided"), "recipes": ("sgd",), "recipes_seeds": 2}
+    preset = small_preset(seeds=2, **kinds)
+    asked = [{"studies": ("main", "recipes")}, {"studies": ("filters",)}]
+    asked += [{"studies": ("recipes",), "recipes": ("inputs_unit",), "recipes_seeds": 1}]
+    reproduce(dataclasses.replace(preset, studies=("main", "filters", "recipes")), tmp_path / "all")
+    for changes in asked:
+        ran.clear()
+        reproduce(dataclasses.replace(preset, **changes), tmp_path / "out")
+        assert {each.study for each in ran} == set(changes["studies"])
+    assert {(each.choice, each.seed) for each in ran} == {("inputs_unit", 0)}
+    ran.clear()
+    reproduce(dataclasses.replace(preset, studies=("choices",)), tmp_path / "out", ["pooling"])
+    assert not ran
+    for name in ("claims", "claims_by_choice", "changes_by_kind"):
+        whole, parts = (read_csv(tmp_path / x / f"tables/{name}.csv") for x in ("all", "out"))
+        pd.testing.assert_frame_equal(parts, whole)
+    table = read_csv(tmp_path / "out" / "tables" / "training.csv")
+    assert set(table["choice"].fillna("")) == {"", "sgd", "inputs_unit"}
+
+
+def test_a_study_whose_data_are_unknown_hinders_no_other(tmp_path, ran):
+    preset = small_preset(large_dataset="folder", studies=("filters",))
+    reproduce(preset, tmp_path / "out")
+    assert {each.study for each in ran} == {"filters"}
+    with pytest.raises(ValueError, match="large_data_dir"):
+        reproduce(dataclasses.replace(preset, studies=("large",)), tmp_path / "out")
+
+
+def test_a_recipe_with_more_images_than_there_are_is_refused_before_any_run(tmp_path, ran):
+    data = {"dataset": "digits", "train_images": 1000}
+    preset = small_preset(studies=("main", "recipes"), recipes=("twice_the_images",), **data)
+    with pytest.raises(
+        ValueError, match=r"twice_the_images asks for 2000.* digits has 13.*--recipes"
+    ):
+        reproduce(preset, tmp_path / "out")
+    assert not ran
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])

@@ -546,6 +546,23 @@ def test_a_damaged_checkpoint_costs_the_training_so_far_and_no_more(tmp_path, al
     assert_same(tables, alone(this))
 
 
+@pytest.mark.parametrize("missing", ["history", "kept", "epoch"])
+def test_a_checkpoint_that_lacks_something_is_no_checkpoint(tmp_path, missing):
+    this, path = experiment(), tmp_path / "checkpoint.npz"
+    stopped(this, path, 1)
+    arrays = dict(np.load(path))
+    state = json.loads(str(arrays["state"]))
+    del state[missing]
+    np.savez(path, **arrays | {"state": json.dumps(state)})
+    resumed = training.Training(this, runs.dataset_of(this))
+    fresh = resumed.model.get_weights()
+    with pytest.warns(UserWarning, match="checkpoint.npz is damaged.*starts again"):
+        assert resumed.resume(path) is None
+    assert (resumed.epoch, resumed.step, resumed.history) == (0, 0, [])
+    for old, new in zip(fresh, resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_training_stops_when_the_network_fits_its_images_and_not_before():
     this = experiment(epochs=30, stop_accuracy=0.6)
     tables = runs.run(this)

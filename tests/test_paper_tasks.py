@@ -1,5 +1,7 @@
 """Tasks: what is exchanged is as random as it should be, and everything else stays."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import loop_warp, scipy_flow
@@ -8,6 +10,7 @@ from scipy import stats
 import deformstab as ds
 from deformstab.paper import tasks
 from deformstab.paper.datasets import Dataset
+from deformstab.paper.image_files import ImageFiles
 
 
 def dataset(train=60, test=40, size=16, channels=3, classes=4, seed=0):
@@ -113,6 +116,12 @@ def test_random_images_have_the_moments_of_each_channel_and_nothing_else():
     np.testing.assert_array_equal(task.y_train, data.y_train)
     np.testing.assert_array_equal(task.y_test, data.y_test)
     assert (task.x_train[:100] != task.x_test).any(axis=(1, 2, 3)).all()
+
+
+def test_random_images_in_place_of_files_are_refused():
+    data = dataclasses.replace(dataset(), x_train=ImageFiles(("a.png",), 16))
+    with pytest.raises(ValueError, match=r"random_images.*made.*into memory.*--main_tasks"):
+        tasks.random_images(data, seed=0)
 
 
 def test_random_images_are_fixed_by_the_seed():

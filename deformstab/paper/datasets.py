@@ -4,13 +4,13 @@ Images are float32 in [-1, 1], [images, height, width, channels]; labels int64 [
 random order that only the seed decides. Nothing is augmented: that would itself change stability.
 """
 
-import functools
 import hashlib
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from deformstab.paper import bundled
 from deformstab.paper.image_files import IMAGE_SUFFIXES, ImageFiles, class_folders, image_folder
 
 EMBEDDED = ("photos", "digits")
@@ -18,21 +18,6 @@ DOWNLOADED = ("cifar10", "mnist", "fashion_mnist")
 FROM_DISK = ("npz", "folder", "imagenet")
 DATASETS = EMBEDDED + DOWNLOADED + FROM_DISK
 HASHED_FILES = 200_000  # as many as CIFAR-10 and more, as image files
-
-_PHOTOS = {  # ten colour photographs that come with scikit-image and scikit-learn
-    "astronaut": "skimage",
-    "chelsea": "skimage",
-    "coffee": "skimage",
-    "rocket": "skimage",
-    "hubble_deep_field": "skimage",
-    "retina": "skimage",
-    "immunohistochemistry": "skimage",
-    "stereo_motorcycle": "skimage",
-    "china": "sklearn",
-    "flower": "sklearn",
-}
-_TRAIN_SHARE = 0.7  # of a photograph's longer side; test crops come from the rest
-_PHOTO_SIDES = 5  # a photograph's shorter side, in crops
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ def load(
         name: `photos` (random crops of ten bundled photographs, class = photograph), `digits`
             (scikit-learn's, resized), `cifar10`, `mnist`, `fashion_mnist` (downloaded by Keras, or
             from `data_dir`), `npz` (x_train, y_train, x_test, y_test), `folder`
-            (`{train,test}/{class}/*.{jpg,png}`, or `{class}/*.{jpg,png}` to measure only), or
+            (`{train,test}/{class}/*.{jpg,png}`; `{class}/*.jpg` or `*.jpg` to measure only), or
             `imagenet` (the same with `train` and `val`; resized, cropped, and read when needed).
         data_dir: the .npz file or the folder.
         image_size: pixels of the shorter side. `photos`, `digits` and `imagenet` are made in that
@@ -74,11 +59,12 @@ def load(
     """
     check_source(name, data_dir)
     if name == "photos":
-        return _photos(image_size, train_images, test_images)
+        parts = bundled.photos(image_size, train_images, test_images)
+        return Dataset("photos", *parts, classes=len(bundled.PHOTOS))
     if name == "imagenet":
         return _imagenet(pathlib.Path(data_dir), image_size, train_images, test_images)
     if name == "digits":
-        arrays = _digits(image_size)
+        arrays = bundled.digits(image_size)
     elif data_dir is not None:
         path = pathlib.Path(data_dir)
         arrays = _npz(path) if path.suffix == ".npz" else image_folder(path)
@@ -94,8 +80,12 @@ def load(
     train = _balanced(y_train, train_images, np.random.default_rng([0, 0]))
     test = _balanced(y_test, test_images, np.random.default_rng([0, 1]))
     classes = int(max(y_train.max(), y_test.max())) + 1
-    parts = (x_train[train], y_train[train], x_test[test], y_test[test])
-    return Dataset(title(name, data_dir), *parts, classes, measured_only=arrays[0] is arrays[2])
+    # Others stay bytes: all of CIFAR-10 are 0.7 GB of float32.
+    x_train, x_test = (
+        2 * _from_0_to_1(x[part]) - 1 for x, part in ((x_train, train), (x_test, test))
+    )
+    parts = (title(name, data_dir), x_train, y_train[train], x_test, y_test[test], classes)
+    return Dataset(*parts, measured_only=arrays[0] is arrays[2])
 
 
 def _imagenet(path, image_size, train_images, test_images) -> Dataset:
@@ -142,7 +132,7 @@ def check_source(name: str, data_dir, needed: bool = True) -> None:
 
 def title(name: str, data_dir) -> str:
     """What captions call a data set."""
-    if name not in FROM_DISK:
+    if name not in FROM_DISK or data_dir is None:
         return name
     path = pathlib.Path(data_dir).resolve()
     return path.stem if path.suffix == ".npz" else path.name
@@ -166,63 +156,6 @@ def fingerprint(data_dir) -> str:
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-@functools.lru_cache(maxsize=4)
-def _photos(size, train_images, test_images) -> Dataset:
-    parts = []
-    for part, count in enumerate((train_images, test_images)):
-        rng = np.random.default_rng([0, 5, part])
-        labels = rng.permutation(count) % len(_PHOTOS)
-        crops = np.empty((count, size, size, 3), "float32")
-        for label, name in enumerate(_PHOTOS):
-            area = _halves(photograph(name, _PHOTO_SIDES * size))[part]
-            for index in np.flatnonzero(labels == label):
-                y, x = (rng.integers(side - size + 1) for side in area.shape[:2])
-                crops[index] = area[y : y + size, x : x + size]
-        parts += [crops, labels]
-    return Dataset("photos", *parts, classes=len(_PHOTOS))
-
-
-@functools.lru_cache(maxsize=32)
-def photograph(name: str, shorter_side: int) -> np.ndarray:
-    """A bundled photograph, its shorter side scaled to so many pixels: float32 in [-1, 1]."""
-    from PIL import Image
-
-    if _PHOTOS[name] == "sklearn":
-        from sklearn.datasets import load_sample_image
-
-        pixels = load_sample_image(f"{name}.jpg")
-    else:
-        import skimage.data
-
-        pixels = getattr(skimage.data, name)()
-        pixels = pixels[0] if isinstance(pixels, tuple) else pixels
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
-    scale = shorter_side / min(image.size)
-    image = image.resize([round(side * scale) for side in image.size], Image.Resampling.LANCZOS)
-    return np.asarray(image, "float32") / 127.5 - 1
-
-
-def _halves(photo):
-    """The parts of a photograph for training and for test: they share no pixel."""
-    axis = int(np.argmax(photo.shape[:2]))
-    return np.split(photo, [round(_TRAIN_SHARE * photo.shape[axis])], axis=axis)
-
-
-def _digits(size):
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    # A margin as MNIST's digits have, so that deformations do not push them over the edge.
-    padded = np.pad(digits.images / 16, ((0, 0), (2, 2), (2, 2))).astype("float32")
-    images = [
-        Image.fromarray(image).resize([size] * 2, Image.Resampling.BICUBIC) for image in padded
-    ]
-    images = np.clip(np.stack(images), 0, 1)
-    test = np.arange(len(images)) % 4 == 3  # writers come in blocks: every fourth image
-    return images[~test], digits.target[~test], images[test], digits.target[test]
 
 
 def _downloaded(name):
@@ -251,30 +184,35 @@ def _npz(path):
     raise ValueError(f"{path} has no {', '.join(missing)}; it needs {', '.join(names)}")
 
 
+def _from_0_to_1(x):
+    return x.astype("float32") / (255 if x.dtype.kind in "iu" else 1)
+
+
 def _checked(arrays, source):
-    """Images in [-1, 1] with a channel axis, labels flat integers; anything else is refused."""
+    """Images with a channel axis, labels flat integers; anything else is refused."""
     checked = []
     for x, y in (arrays[:2], arrays[2:]):
         x, y = np.asarray(x), np.asarray(y)
         x = x[..., None] if x.ndim == 3 else x
         one_each = y.shape in ((len(x),), (len(x), 1)) if x.ndim == 4 else False
-        if not one_each or x.size == 0 or y.dtype.kind not in "iu":
+        numbers = x.dtype.kind in "biuf" and y.dtype.kind in "iu"
+        if not (one_each and x.size and numbers):
             raise ValueError(
                 f"{source}: expected images [n, height, width, channels] and integer labels [n], no "
-                f"empty arrays; received shapes {x.shape} and {y.shape} of {y.dtype}"
+                f"empty arrays; received {x.dtype} {x.shape} and {y.dtype} {y.shape}"
             )
         y = y.reshape(-1)
         if y.min() < 0:
             raise ValueError(f"{source}: labels count from 0, received {y.min()}")
-        if len(np.unique(y)) < 2:
+        if len(np.unique(y)) < 2 and arrays[0] is not arrays[2]:  # which measure only
             raise ValueError(f"{source} has one class, {np.unique(y)}; a task needs at least two")
-        x = x.astype("float32") / (255 if x.dtype.kind in "iu" else 1)
-        if not (x.min() >= 0 and x.max() <= 1):
+        low, high = _from_0_to_1(np.array([x.min(), x.max()]))
+        if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"{source}: expected images in 0…255 (integers) or 0…1 (floats), received values "
-                f"from {x.min():g} to {x.max():g}"
+                f"from {low:g} to {high:g}"
             )
-        checked += [2 * x - 1, y.astype("int64")]
+        checked += [x, y.astype("int64")]
     if checked[0].shape[1:] != checked[2].shape[1:]:
         raise ValueError(
             f"{source}: train images are {checked[0].shape[1:]}, test images {checked[2].shape[1:]}"

@@ -65,6 +65,8 @@ class ImageFiles:
 def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
     """(files, labels, names of classes) of a folder `{class}/*.{jpg,png}`, in sorted order.
 
+    A folder without folders is one class.
+
     Args:
         path: of the folder.
         like: the names of classes that it must have, those of the training images.
@@ -73,7 +75,7 @@ def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
         ValueError: a class without images, no class, or other classes than `like`.
     """
     path = pathlib.Path(path)
-    names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir()) or ["."]
     if like is not None and names != like:
         odd = sorted({*names} ^ {*like})
         raise ValueError(
@@ -84,23 +86,23 @@ def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
     for label, name in enumerate(names):
         with os.scandir(path / name) as entries:
             found = [e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)]
+        if not found and name == ".":
+            raise ValueError(f"{path} is empty: it needs a folder of images for each class")
         if not found:
             raise ValueError(f"{path / name} has no .jpg or .png image")
         files += sorted(found)
         labels += [label] * len(found)
-    if not files:
-        raise ValueError(f"{path} is empty: it needs a folder of images for each class")
     return files, np.array(labels), names
 
 
 def image_folder(path) -> list[np.ndarray]:
     """[images, labels] to train on, then to test on, from `{train,test}/{class}/*.{jpg,png}`.
 
-    All of one size, as uint8. Of `{class}/*.{jpg,png}` both are the same arrays.
+    All of one size, as uint8. Of `{class}/*.{jpg,png}` or `*.{jpg,png}` both are the same arrays.
     """
     names, arrays = None, []
     flat = not (path / "train").is_dir() and any(
-        file.suffix.lower() in IMAGE_SUFFIXES for file in path.glob("*/*")
+        file.suffix.lower() in IMAGE_SUFFIXES for file in (*path.glob("*"), *path.glob("*/*"))
     )
     for part in (".",) if flat and not (path / "test").is_dir() else ("train", "test"):
         if not (path / part).is_dir():

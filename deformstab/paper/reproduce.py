@@ -20,6 +20,7 @@ from deformstab.paper import (
     runs,
 )
 from deformstab.paper.figures import FIGURES, needs_tracking, resolve, style
+from deformstab.paper.locks import only_writer
 from deformstab.paper.preset import NOT_COUNTED, Preset
 from deformstab.paper.recipes import check_images
 from deformstab.paper.results import Results
@@ -41,8 +42,8 @@ def reproduce(
     Args:
         preset: all choices.
         output_dir: of the results. Another configuration's results in it are refused.
-        figures: names of figures ("2") or panels ("2c"), by default all. Only the runs they need
-            are run; finished ones beside them are drawn as well.
+        figures: names of figures ("2") or panels ("2c"), by default all. Only the runs of
+            studies they show are run; finished ones beside them are drawn as well.
         command: for the index, what was typed.
         executor: where runs run, one of `deformstab.paper.executors`.
 
@@ -50,21 +51,26 @@ def reproduce(
         The results that were drawn.
 
     Raises:
-        ValueError: an unknown figure; an output folder of another configuration.
+        ValueError: an unknown figure; an output folder of another configuration, or one that
+            another process writes into.
     """
-    wanted = _drawable(resolve(figures), preset, figures)
-    output_dir = pathlib.Path(output_dir)
-    remove_temporaries(output_dir, _PROVENANCE)  # a kill's, before the folder was anybody's
-    _refuse_other_results(output_dir, preset)
-    for folder in ("", "tables", "figures", "runs"):
-        remove_temporaries(output_dir / folder)
-    experiments = preset.every_experiment()  # once: it reads all data from disk to identify it
-    needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
-    _check(needed)
-    if not (output_dir / _PROVENANCE).exists():  # from here on the folder is this configuration's
-        write_json(_provenance(preset), output_dir / _PROVENANCE)
-    _run(needed, output_dir, executor)
+    wanted, output_dir = _drawable(resolve(figures), preset, figures), pathlib.Path(output_dir)
+    with only_writer(output_dir):
+        remove_temporaries(output_dir, _PROVENANCE)  # a kill's, before the folder was anybody's
+        _refuse_other_results(output_dir, preset)
+        for folder in ("", "tables", "figures", "runs"):
+            remove_temporaries(output_dir / folder)
+        experiments = preset.every_experiment()  # once: it reads all data from disk
+        needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
+        _check(needed)
+        if not (output_dir / _PROVENANCE).exists():  # now the folder is this configuration's
+            write_json(_provenance(preset), output_dir / _PROVENANCE)
+        _run(needed, output_dir, executor)
+        return _write(preset, output_dir, experiments, wanted, command)
 
+
+def _write(preset, output_dir, experiments, wanted, command) -> Results:
+    """Tables, figures and pages of all finished runs."""
     tables, seconds = runs.collect(experiments, output_dir)
     results = Results(preset, tables)
     verdicts = claims.evaluate(results)
@@ -78,7 +84,8 @@ def reproduce(
         "changes_by_kind": kinds.changes_by_kind(results),
         "paths": paths.path_shapes(results),
     }
-    beside = {name: results.with_accuracies(name) for name in ("sensitivity", "smoothness")}
+    measured = ("sensitivity", "smoothness", "variants")
+    beside = {name: results.with_accuracies(name) for name in measured}
     written = {name: table for name, table in (tables | extra | beside).items() if len(table)}
     for name, table in written.items():
         # Networks compute in float32, with 7 digits; the files of runs keep all of them.
@@ -158,8 +165,9 @@ def _drawable(wanted, preset, asked) -> dict[str, set]:
 
 def _check(experiments) -> None:
     """What can fail or surprise does so before the first run: missing data, folding deformations."""
-    by_source = {(each.study, each.class_displacement, each.choice): each for each in experiments}
-    for each in by_source.values():
+    kinds_of_data = ("study", "task", "class_displacement", "choice")
+    by_data = {tuple(getattr(each, x) for x in kinds_of_data): each for each in experiments}
+    for each in by_data.values():
         data = runs.dataset_of(each)
         check_images(each, len(data.x_train))
         height, width = data.image_shape[:2]

@@ -49,7 +49,15 @@ def random_images(dataset: Dataset, seed: int) -> Dataset:
     """Images of independent normal pixels with the mean and deviation of each channel; same labels.
 
     Zhang et al. (2017), "Gaussian": changes P(X) alone. Not clipped to [-1, 1].
+
+    Raises:
+        ValueError: of images that stay files, which may be more than memory holds.
     """
+    if isinstance(dataset.x_train, ImageFiles):
+        raise ValueError(
+            f"task random_images draws as many images as {dataset.name} has into memory: take a "
+            "dataset that is read into memory (folder, npz), or other tasks (--main_tasks)"
+        )
     rng = np.random.default_rng([seed, 3])
     mean = dataset.x_train.mean(axis=(0, 1, 2))
     deviation = dataset.x_train.std(axis=(0, 1, 2))

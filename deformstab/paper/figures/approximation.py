@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.paper import approximations
-from deformstab.paper.datasets import photograph
+from deformstab.paper.bundled import photograph
 from deformstab.paper.figures import style
 from deformstab.splines import control_grid
 from deformstab.warp import warp

@@ -5,7 +5,7 @@ from keras import ops
 
 from deformstab.deformation import RandomDeformation
 from deformstab.paper import datasets
-from deformstab.paper.datasets import photograph
+from deformstab.paper.bundled import photograph
 from deformstab.paper.figures import style
 from deformstab.splines import control_grid
 

@@ -1,0 +1,48 @@
+"""One process at a time writes into an output folder."""
+
+import contextlib
+import os
+import pathlib
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+@contextlib.contextmanager
+def only_writer(folder):
+    """Makes a folder this process's own to write in until it leaves or dies; makes the folder.
+
+    The lock is on the folder itself, so that nothing lies in it that a kill would leave.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    folder = pathlib.Path(folder)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, created)  # nothing may come of it
+        if fcntl:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            _lock(handle, folder)
+        yield
+
+
+def _lock(handle, folder):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"another process is writing into {folder}: wait for it, or choose another --output_dir"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _remove_empty(folders):
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
