@@ -490,7 +490,7 @@ def test_without_runs_nothing_is_tested(tables):
     [
         (("filters",), {"5a"}),
         (("tasks",), {"3b"}),
-        (("large",), {"2a", "4a"}),
+        (("large",), {"2a", "4a", "text"}),
         (("main",), {"2c", "2d", "4b", "4c", "5b", "text"}),
     ],
 )

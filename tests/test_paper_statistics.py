@@ -146,12 +146,14 @@ def euclidean_agrees(rows, seed):
 
 
 def init_smoothness(rows, seed):
-    which = {"study": "main", "phase": "initial", "seed": seed}
-    means = [
-        statistics.mean(rows.smoothness(layer, downsampling=k, **which) for k in DOWNSAMPLING_KINDS)
+    which = {"phase": "initial", "seed": seed}
+    networks = [{"study": "main", "downsampling": kind} for kind in DOWNSAMPLING_KINDS]
+    networks += [{"study": "large", "downsampling": kind} for kind in ("max", "strided_relu")]
+    return max(
+        abs(rows.smoothness(layer, **network, **which) / 1.87 - 1)
         for layer in KERNELS
-    ]
-    return max(abs(mean / 1.87 - 1) for mean in means)
+        for network in networks
+    )
 
 
 def pairs_of_different(seeds):

@@ -242,9 +242,11 @@ def euclidean(results):
 
 
 def init_smoothness(results):
-    """The largest relative deviation from 1.87 of a layer's mean over kinds."""
-    initial = log_smoothness(results, "main", "initial")
-    if initial.empty:
-        return pd.Series(dtype=float)
-    by_layer = np.exp(initial).groupby(level="seed").mean()
-    return (by_layer / 1.87 - 1).abs().max(axis=1)
+    """The largest relative deviation from 1.87 of a layer, of all networks of a seed."""
+    found = [pd.Series(dtype=float)]
+    for study in ("main", "large"):
+        initial = log_smoothness(results, study, "initial")
+        if len(initial):
+            deviations = (np.exp(initial) / 1.87 - 1).abs().max(axis=1)
+            found.append(deviations.groupby(level="seed").max())
+    return pd.concat(found).groupby(level=0).max()
