@@ -185,10 +185,9 @@ def _claims_by_choice(table):
     if table.empty:
         return []
     claims = list(dict.fromkeys(zip(table["claim"], table["figure"], table["claimed"])))
-    pairs = (
-        "over the median distance of images of different classes or of one (pairs between, within "
-    )
-    pairs = pairs + "classes); " if "pairs_within_classes" in set(table["choice"]) else ""
+    pairs = "over the median of pairs of images of different classes, or of one; "
+    if "pairs_within_classes" not in set(table["choice"]):
+        pairs = ""
     lines = [
         "",
         "## How far the open choices move the claims",
