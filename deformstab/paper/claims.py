@@ -5,9 +5,8 @@ looked at; `docs/findings.md` says what was mended since. Seeds are the unit: fi
 three describe. Networks of one seed start with equal weights where they have layers in common, so
 kinds are compared within a seed. A layer summary is the mean over layers of the log sensitivity
 (the input, which no network changes, left out) or of the log smoothness of the 3×3 filters. Where
-the question is how far kinds are apart, the statistic is a ratio of two *spreads*: the square root
-of the variance between kinds of these logs in a layer, mean over layers, with the variance between
-seeds taken out (`statistics.variance_between_kinds`).
+it is asked how far kinds are apart, the statistic is a ratio of two *spreads*: roots of the variance
+between kinds (layer by layer, without that between seeds: `statistics.variance_between_kinds`).
 
 Intervals are of 95 %: Student's t over the seeds, of a ratio of variances Fieller's, which holds
 the ratios that the t test does not reject. The test is the t test of the claim's bound, two-sided,
