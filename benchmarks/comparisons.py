@@ -44,6 +44,7 @@ def _deformation(name, images, side, points, reach, goals, without=()):
     return Comparison(name, candidates, goals, images, slow)
 
 
+_LARGE = {"images": 32, "side": 224, "points": 5, "reach": 10.0}
 _CIFAR = {"name": "cifar", "images": 128, "side": 32}
 _VGG16 = {"name": "VGG16", "images": 128, "side": 224}
 _PAPERS = {"images": 1024, "blocks": [[2, 32], [2, 64], [2, 128], [2, 256]]}
@@ -78,11 +79,21 @@ COMPARISONS = [
     Comparison(
         "gradient, 32 × 224×224×3",
         {
-            label: (f"deformations:{f}", {"images": 32, "side": 224, "points": 5, "reach": 10.0})
-            for label, f in (
-                ("the loss alone", "loss_alone"),
-                ("loss and gradient", "displacements_gradient"),
-            )
+            "the loss alone": ("deformations:loss_alone", _LARGE),
+            "loss and gradient": ("deformations:displacements_gradient", _LARGE),
+            "gradient by displacements only": (
+                "deformations:displacements_gradient",
+                {**_LARGE, "by_images": False},
+            ),
+            "loss and gradient, all in XLA": (
+                "deformations:displacements_gradient",
+                {**_LARGE, "xla": True},
+            ),
+            "gradient by displacements only, all in XLA": (
+                "deformations:displacements_gradient",
+                {**_LARGE, "by_images": False, "xla": True},
+            ),
+            "additions of the gradient alone": ("deformations:additions_alone", _LARGE),
         },
         {"loss and gradient": ("most", 4)},
         32,
@@ -93,6 +104,11 @@ COMPARISONS = [
             "without intervals": ("measurements:sensitivity", {**_CIFAR, "intervals": False}),
             "with intervals": ("measurements:sensitivity", _CIFAR),
             "compiled forward pass": ("measurements:forward", _CIFAR),
+            "distances of all pairs alone": ("measurements:pairs", _CIFAR),
+            "their products of matrices alone": (
+                "measurements:pairs",
+                {**_CIFAR, "exact": False},
+            ),
             "model.predict": ("measurements:predict", _CIFAR),
             "a measurement of the callback": ("measurements:callback", _CIFAR),
         },
