@@ -14,6 +14,8 @@ from importlib import metadata
 
 import pandas as pd
 
+from deformstab._version import __version__
+
 SENSITIVITY_COLUMNS = {
     "layer": "str",
     "layer_index": "int64",
@@ -93,7 +95,7 @@ TIME_COLUMNS = {"epoch": "int64", "step": "int64"}
 
 # What a provenance file names: everything whose version can move a number or a picture.
 _PACKAGES = (
-    *("deformstab", "numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
+    *("numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
     *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn", "pillow"),
 )
 # What fixes the threads of TensorFlow and of OpenMP (PyTorch), set before they are imported.
@@ -198,7 +200,7 @@ def provenance() -> dict:
     """What this process computes with: versions, machine, devices, and the git commit if any."""
     import keras
 
-    versions = {}
+    versions = {"deformstab": __version__}  # of this source, installed or not
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
@@ -214,7 +216,7 @@ def provenance() -> dict:
         "cores": os.cpu_count(),
         "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
         "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -235,7 +237,7 @@ def computes_on_gpu() -> bool:
     return not all("cpu" in device.lower() for device in devices())
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit this package's source is at, `None` when it is installed from elsewhere.
 
     With "+changes" if the source is not what was committed.

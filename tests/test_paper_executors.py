@@ -112,7 +112,8 @@ def test_ray_gives_the_bytes_of_the_serial_executor_though_a_worker_is_killed(
 def dying_once(log, victim):
     """What `runs.execute` does, but a kill after the victim's first checkpoint, amid the next."""
 
-    def execute(experiment, folder):  # goes to the workers as it is: it is in no module of theirs
+    # It goes to the workers as it is, for it is in no module of theirs.
+    def execute(experiment, folder, commit):
         from deformstab.paper import runs, training
 
         with open(log, "a") as file:
@@ -126,7 +127,7 @@ def dying_once(log, victim):
                 os.kill(os.getpid(), signal.SIGKILL)
 
             training.Training.save = save_and_die
-        return runs.execute(experiment, folder)
+        return runs.execute(experiment, folder, commit)
 
     return execute
 
@@ -201,7 +202,7 @@ def test_runs_that_fail_are_named_at_the_end_and_all_others_kept(tmp_path, monke
     bad, deadly, good = some
     names = bad.id, deadly.id
 
-    def execute(experiment, folder):
+    def execute(experiment, folder, commit):
         with open(log, "a") as file:
             file.write(f"{experiment.id}\n")
         if experiment.id == names[0]:

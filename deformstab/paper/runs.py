@@ -22,6 +22,7 @@ from deformstab.tables import (
     SENSITIVITY_COLUMNS,
     SMOOTHNESS_COLUMNS,
     from_csv,
+    git_commit,
     provenance,
     remove_temporaries,
     write_json,
@@ -152,13 +153,17 @@ def _with_run(frames, experiment) -> pd.DataFrame:
     return frame
 
 
-def execute(experiment: Experiment, folder) -> dict:
-    """Runs an experiment, from its checkpoint in the folder if there is one: what `keep` writes."""
+def execute(experiment: Experiment, folder, commit: str | None = None) -> dict:
+    """Runs an experiment, from its checkpoint in the folder if there is one: what `keep` writes.
+
+    On a worker the source is a copy without its history, so it is told the commit.
+    """
     tables, seconds = _run(experiment, _path(experiment, folder).with_suffix(".partial.npz"))
+    made_with = {name: value for name, value in provenance().items() if name != "command"}
     return {
         "experiment": experiment.identity(),
         "seconds": round(seconds, 2),
-        "made_with": {name: value for name, value in provenance().items() if name != "command"},
+        "made_with": made_with | {"git_commit": commit},
         "tables": {
             name: frame.drop(columns=list(RUN_COLUMNS), errors="ignore").to_csv(index=False)
             for name, frame in tables.items()
@@ -191,7 +196,8 @@ def run_all(experiments, folder, progress, executor=serial) -> None:
     folder = pathlib.Path(folder).absolute()  # a worker has a working directory of its own
     left = [each for each in experiments if not finished(each, folder)]
     _remove_leftovers(folder / "runs")
-    for experiment, result in executor(left, functools.partial(execute, folder=folder), progress):
+    run = functools.partial(execute, folder=folder, commit=git_commit())
+    for experiment, result in executor(left, run, progress):
         keep(experiment, result, folder)
         progress(experiment, result["seconds"])
 
