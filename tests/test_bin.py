@@ -244,6 +244,20 @@ def test_every_flag_reaches_the_preset(call, monkeypatch):
     assert preset.epochs == 4  # what was not said is what the preset says
 
 
+@pytest.mark.parametrize(
+    ("backend", "before"),
+    [("tensorflow", ""), ("jax", "KERAS_BACKEND=jax "), ("torch", "KERAS_BACKEND=torch ")],
+)
+def test_the_command_to_type_again_names_a_backend_that_is_not_the_default(
+    backend, before, call, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    assert not call("reproduce_figures")[0]
+    assert seen[0][3] == f"{before}bin/reproduce_figures"
+
+
 def test_a_folder_of_another_configuration_is_refused_with_the_way_out(call, tmp_path):
     assert not call("reproduce_figures", "--figures=pooling", "--output_dir=out")[0]
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}

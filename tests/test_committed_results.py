@@ -1,0 +1,35 @@
+"""What `docs/findings.md` says of committed results, recomputed from their tables."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deformstab.tables import read_csv
+
+ROOT = pathlib.Path(__file__).parent.parent
+FINDINGS = " ".join((ROOT / "docs" / "findings.md").read_text(encoding="utf-8").split())
+
+
+def logs_by_seed(folder, quantity, phase):
+    """Mean log over the layers of the cell that was run on two backends, for each seed."""
+    table = read_csv(ROOT / "results" / folder / "tables" / f"{quantity}.csv")
+    rows = table["downsampling"].eq("max") & table["task"].eq("true_labels")
+    rows &= table["study"].eq("main") & table["phase"].eq(phase) & table["layer"].ne("input")
+    if quantity == "sensitivity":
+        rows &= table["metric"].eq("cosine")
+    return np.log(table[rows].set_index("seed")[quantity]).groupby("seed").mean()
+
+
+@pytest.mark.parametrize("phase", ["initial", "trained"])
+@pytest.mark.parametrize("quantity", ["sensitivity", "smoothness"])
+def test_jax_and_tensorflow_agree_within_seed_noise(quantity, phase):
+    jax = logs_by_seed("cifar10-small-jax", quantity, phase)
+    tensorflow = logs_by_seed("cifar10-small", quantity, phase)
+    assert (len(jax), len(tensorflow)) == (3, 5)
+    welch = stats.ttest_ind(jax, tensorflow, equal_var=False)
+    low, high = np.exp(welch.confidence_interval())
+    assert low < 1 < high
+    value, digits = np.exp(jax.mean() - tensorflow.mean()), 2 if quantity == "sensitivity" else 3
+    assert f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" in FINDINGS
