@@ -11,6 +11,10 @@ def compiled(function, *signature, jit: bool = True):
     works inside other graphs and inside `tf.data` alike; so what is compiled here is as fast when
     called eagerly. PyTorch runs eagerly, as Keras does there.
 
+    Inside a function that XLA compiles, `function` becomes part of it. As a function of its own it
+    would hand its intermediate sizes to its gradient, for which XLA takes every input of it for a
+    constant, and compiles anew for each batch of images.
+
     Args:
         function: of tensors only, by position; pure, except for Keras variables that it reads.
         *signature: (shape, dtype) of each tensor, `None` for an unknown size. TensorFlow traces
@@ -24,7 +28,13 @@ def compiled(function, *signature, jit: bool = True):
         specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
         traced = tf.function(function, specs, autograph=False, jit_compile=jit or None)
         with tf.init_scope():  # the trace belongs to no graph that happens to be under construction
-            return traced.get_concrete_function()
+            concrete = traced.get_concrete_function()
+
+        def call(*tensors):
+            in_xla = tf.__internal__.get_enclosing_xla_context() is not None
+            return (function if in_xla else concrete)(*tensors)
+
+        return call
     if backend == "jax":
         import jax
 

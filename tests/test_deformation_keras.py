@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +16,7 @@ from keras import layers
 
 import deformstab as ds
 
+ROOT = pathlib.Path(__file__).parent.parent
 BY_HAND = {"control_points": (3, 4), "max_displacement": (1.5, 1.0), "seed": 7}
 
 
@@ -141,6 +146,62 @@ def test_under_xla_draws_repeat_too(images):
         np.testing.assert_array_equal(found, numpy(second(images)))
         assert before is None or np.abs(found - before).max() > 0.1
         before = found
+
+
+COMPILATIONS = """
+import pathlib, sys
+import keras
+import numpy as np
+import deformstab as ds
+
+model = keras.Sequential([
+    keras.Input((8, 8, 1)),
+    keras.layers.Conv2D(1, 3),  # so that there is a gradient through the deformation
+    ds.RandomDeformation(3, 1.0),
+    keras.layers.GlobalAveragePooling2D(),
+])
+model.compile("sgd", "mse", jit_compile=True)
+counts = []
+count = lambda batch, logs: counts.append(len(list(pathlib.Path(sys.argv[1]).glob("*before_opt*.txt"))))
+images = np.random.default_rng(0).normal(size=(12, 8, 8, 1))
+model.fit(images, np.zeros(12), batch_size=4, epochs=2, verbose=0,
+          callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=count)])
+print(*counts)
+"""
+
+
+@needs_tensorflow
+def test_xla_compiles_a_training_step_once_not_for_each_batch(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
+    command = [sys.executable, "-c", COMPILATIONS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = [int(count) for count in done.stdout.split()]
+    assert after[0] > 0
+    assert after == [after[0]] * 6
+
+
+@needs_tensorflow
+def test_gradients_are_the_same_under_xla():
+    import tensorflow as tf
+
+    layer = ds.RandomDeformation(4, 2.0)
+
+    def gradients(images, displacements):
+        with tf.GradientTape() as tape:
+            tape.watch([images, displacements])
+            loss = tf.reduce_sum(layer.deform(images, displacements) ** 2)
+        return tape.gradient(loss, [images, displacements])
+
+    compiled = tf.function(gradients, jit_compile=True)
+    for start in (0, 4):  # of the second images as well: the first are no constants of it
+        images = tf.constant(natural_images(8, 20, 24)[start : start + 4])
+        displacements = layer.draw(4, seed=start)
+        for found, expected in zip(
+            compiled(images, displacements), gradients(images, displacements)
+        ):
+            scale = np.abs(numpy(expected)).max()
+            np.testing.assert_allclose(numpy(found), numpy(expected), rtol=0, atol=1e-5 * scale)
 
 
 def flat_images(count):
