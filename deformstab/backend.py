@@ -1,10 +1,12 @@
 """The one place that knows which backend Keras runs on: compiling, and arrays from variables."""
 
+import functools
+
 import keras
 import numpy as np
 
 
-def compiled(function, *signature, jit: bool = True):
+def compiled(function, *signature, jit: bool = True, adjoint=None):
     """`function` compiled for the current backend.
 
     TensorFlow fuses a gather only under XLA (measured: 5–6× slower without), and an XLA function
@@ -13,33 +15,83 @@ def compiled(function, *signature, jit: bool = True):
 
     Inside a function that XLA compiles, `function` becomes part of it. As a function of its own it
     would hand its intermediate sizes to its gradient, for which XLA takes every input of it for a
-    constant, and compiles anew for each batch of images.
+    constant, and compiles anew for each batch of images. Without XLA it becomes part of any graph,
+    so that a saved model holds its gradient.
 
     Args:
         function: of tensors only, by position; pure, except for Keras variables that it reads.
         *signature: (shape, dtype) of each tensor, `None` for an unknown size. TensorFlow traces
             once, for this signature.
         jit: whether TensorFlow should use XLA. Convolutions on a CPU are faster without.
+        adjoint: (gradient, other tensors) → the gradient with respect to the first tensor, in which
+            `function` is linear; on a CPU, TensorFlow takes it in place of what it would derive.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
-        traced = tf.function(function, specs, autograph=False, jit_compile=jit or None)
-        with tf.init_scope():  # the trace belongs to no graph that happens to be under construction
-            concrete = traced.get_concrete_function()
-
-        def call(*tensors):
-            in_xla = tf.__internal__.get_enclosing_xla_context() is not None
-            return (function if in_xla else concrete)(*tensors)
-
-        return call
+        # A GPU scatters in parallel, and would wait for one image after the other.
+        if adjoint is not None and not tf.config.list_physical_devices("GPU"):
+            function, jit = _with_adjoint(function, adjoint, signature), False
+        return _compiled_by_tensorflow(function, signature, jit, inlined=not jit)[0]
     if backend == "jax":
         import jax
 
         return jax.jit(function)
     return function
+
+
+def _compiled_by_tensorflow(function, signature, jit, inlined=False):
+    """`function` compiled, and its trace. `inlined`: it becomes part of any graph, not of XLA's only."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    traced = tf.function(function, specs, autograph=False, jit_compile=jit or None)
+    with tf.init_scope():  # the trace belongs to no graph that happens to be under construction
+        concrete = traced.get_concrete_function()
+
+    def call(*tensors):
+        in_xla = tf.__internal__.get_enclosing_xla_context() is not None
+        part = in_xla or (inlined and not tf.executing_eagerly())
+        return (function if part else concrete)(*tensors)
+
+    return call, concrete
+
+
+def _with_adjoint(function, adjoint, signature):
+    """`function` under XLA with gradients of its own, each computed only where it is asked for.
+
+    The adjoint gets its gradients in the same way: `function` is the adjoint of it.
+    """
+    import tensorflow as tf
+
+    def by_others(gradient, first, *others):
+        # Not a tape: the scope in which functions are traced stops them all. Partial derivatives:
+        # inside a larger graph, `first` may have been computed of the others.
+        stop = [first, *others]
+        return tf.gradients(function(first, *others), others, gradient, stop_gradients=stop)
+
+    forward, trace = _compiled_by_tensorflow(function, signature, jit=True)
+    result = trace.output_shapes, trace.output_dtypes
+
+    @functools.cache
+    def backward_steps():
+        key = result, *signature[1:]
+        transposed = _with_adjoint(adjoint, function, key)
+        return (
+            _compiled_by_tensorflow(transposed, key, jit=False)[0],
+            _compiled_by_tensorflow(by_others, (result, *signature), jit=True)[0],
+        )
+
+    @tf.custom_gradient
+    def differentiable(first, *others):
+        def backward(gradient):
+            of_first, of_others = backward_steps()
+            return of_first(gradient, *others), *of_others(gradient, first, *others)
+
+        return forward(first, *others), backward
+
+    return differentiable
 
 
 def compiled_model_step(function, model, *signature):

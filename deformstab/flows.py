@@ -8,7 +8,7 @@ from keras import ops
 
 from deformstab.backend import compiled
 from deformstab.splines import flow_lattice
-from deformstab.warp import warp
+from deformstab.warp import warp, warp_adjoint
 
 
 class DrawnSeed(keras.random.SeedGenerator):
@@ -97,9 +97,20 @@ def compiled_deform(
         deformed = ops.cast(warp(images, flow, interpolation), output_dtype)
         return ops.transpose(deformed, (0, 3, 1, 2)) if channels_first else deformed
 
+    def adjoint(gradient, displacements):
+        if channels_first:
+            gradient = ops.transpose(gradient, (0, 2, 3, 1))
+        flow = flow_of(displacements, control_points, height, width)
+        gradient = ops.cast(warp_adjoint(ops.cast(gradient, geometry_dtype), flow), image_dtype)
+        return ops.transpose(gradient, (0, 3, 1, 2)) if channels_first else gradient
+
     points = control_points[0] * control_points[1]
+    differentiable = interpolation == "bilinear" and keras.backend.is_float_dtype(image_dtype)
     return compiled(
-        deform, ((None, *image_shape), image_dtype), ((None, points, 2), geometry_dtype)
+        deform,
+        ((None, *image_shape), image_dtype),
+        ((None, points, 2), geometry_dtype),
+        adjoint=adjoint if differentiable else None,
     )
 
 

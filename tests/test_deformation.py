@@ -134,32 +134,6 @@ def test_no_vertical_reach_moves_nothing_vertically():
     assert np.abs(flow[..., 1]).max() > 1
 
 
-@needs_double
-@needs_tensorflow
-def test_gradient_with_respect_to_displacements_and_images():
-    import tensorflow as tf
-
-    layer = ds.RandomDeformation((2, 3), 1.0, dtype="float64")
-    images = natural_images(2, 5, 6, 1).astype("float64")
-    displacements = numpy(layer.draw(2, seed=5))
-    weights = np.random.default_rng(0).normal(size=images.shape)
-    value = lambda *inputs: float(np.sum(weights * numpy(layer.deform(*inputs))))
-    inputs = tf.constant(images), tf.constant(displacements)
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        total = tf.reduce_sum(weights * layer.deform(*inputs))
-    for number, gradient in enumerate(tape.gradient(total, inputs)):
-        expected = np.empty(inputs[number].shape)
-        for index in np.ndindex(expected.shape):
-            ends = []
-            for step in (1e-6, -1e-6):
-                moved = [images.copy(), displacements.copy()]
-                moved[number][index] += step
-                ends.append(value(*moved))
-            expected[index] = (ends[0] - ends[1]) / 2e-6
-        np.testing.assert_allclose(numpy(gradient), expected, rtol=1e-6, atol=1e-7)
-
-
 # ---- the draws ----
 
 

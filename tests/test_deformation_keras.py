@@ -181,29 +181,6 @@ def test_xla_compiles_a_training_step_once_not_for_each_batch(tmp_path):
     assert after == [after[0]] * 6
 
 
-@needs_tensorflow
-def test_gradients_are_the_same_under_xla():
-    import tensorflow as tf
-
-    layer = ds.RandomDeformation(4, 2.0)
-
-    def gradients(images, displacements):
-        with tf.GradientTape() as tape:
-            tape.watch([images, displacements])
-            loss = tf.reduce_sum(layer.deform(images, displacements) ** 2)
-        return tape.gradient(loss, [images, displacements])
-
-    compiled = tf.function(gradients, jit_compile=True)
-    for start in (0, 4):  # of the second images as well: the first are no constants of it
-        images = tf.constant(natural_images(8, 20, 24)[start : start + 4])
-        displacements = layer.draw(4, seed=start)
-        for found, expected in zip(
-            compiled(images, displacements), gradients(images, displacements)
-        ):
-            scale = np.abs(numpy(expected)).max()
-            np.testing.assert_allclose(numpy(found), numpy(expected), rtol=0, atol=1e-5 * scale)
-
-
 def flat_images(count):
     """Image i has colour i everywhere: whatever is done to it, it stays so, and no other does."""
     colours = np.arange(count, dtype="float32")[:, None, None, None]

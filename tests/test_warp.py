@@ -6,7 +6,7 @@ import scipy.ndimage
 from helpers import loop_warp, needs_double, needs_tensorflow, numpy
 from keras import ops
 
-from deformstab.warp import warp
+from deformstab.warp import warp, warp_adjoint
 
 
 def warped(images, flow, interpolation="bilinear"):
@@ -125,6 +125,23 @@ def test_endless_flows_end_at_the_edge(interpolation):
     flow = np.full((2, 5, 7, 2), (np.inf, -np.inf), "float32")
     expected = np.broadcast_to(images[:, -1:, :1], images.shape)
     np.testing.assert_array_equal(warped(images, flow, interpolation), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("reach", [0, 0.7, 9])
+def test_the_adjoint_is_the_transpose(reach, channels):
+    """Of the matrix whose columns are warped images of one pixel."""
+    images, flow = example(batch=2, height=4, width=5, channels=channels, reach=reach)
+    flow[0, :, 2] = np.round(flow[0, :, 2])  # some exactly on pixels
+    pixels = np.eye(20, dtype="float32").reshape(20, 4, 5, 1)
+    expected = np.empty(images.shape)
+    for number in range(2):
+        matrix = loop_warp(pixels, np.broadcast_to(flow[number], (20, 4, 5, 2)))
+        for channel in range(channels):
+            sums = matrix.reshape(20, 20) @ images[number, ..., channel].ravel()
+            expected[number, ..., channel] = sums.reshape(4, 5)
+    found = numpy(warp_adjoint(ops.convert_to_tensor(images), ops.convert_to_tensor(flow)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @needs_tensorflow
