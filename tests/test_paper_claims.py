@@ -472,6 +472,22 @@ def test_networks_with_random_labels_alone_may_have_been_to_fit():
     assert told.str.startswith("5 of ").all()
 
 
+def test_a_claim_about_all_kinds_says_of_which_it_is_judged():
+    preset = small_preset(downsampling=("strided", "max"))
+    notes = claims.evaluate(made_results(preset)).set_index(["claim", "figure"])["note"]
+    told = notes[notes.str.contains("of .* only")]
+    both = told.str.startswith("of max, strided only")
+    assert not both["training-changes-stability", "2d"]  # which is about those with pooling
+    assert told["training-changes-stability", "2d"].startswith("of max only")
+    assert both.drop(("training-changes-stability", "2d")).all()
+    whole = ["kinds-converge", "training-smooths", "smoothness-converges", "euclidean-agrees"]
+    whole += ["depth-trend", "training-changes-stability", *dict(LABELS)]
+    assert set(told.index.get_level_values("claim")) == set(whole)
+    assert ("depth-trend", "4a") not in told
+    every = claims.evaluate(made_results(small_preset()))["note"]
+    assert not every.str.contains("only").any()
+
+
 # ---- what is missing ----
 
 

@@ -183,11 +183,16 @@ def test_the_totals_are_of_what_is_left(call, tmp_path, ran):
     assert len(ran) == 4
 
 
-@pytest.mark.parametrize("arguments", [["--figures=pooling"], ["--init_only", "--figures=2c"]])
-def test_a_list_of_no_runs_says_so(call, tmp_path, arguments):
-    status, shown = call("reproduce_figures", "--list", *arguments)
+def test_a_list_of_no_runs_says_so(call, tmp_path):
+    status, shown = call("reproduce_figures", "--list", "--figures=pooling")
     assert not status
     assert "0 runs, 0 left" in shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_list_of_what_init_only_leaves_out(call, tmp_path):
+    status, _ = call("reproduce_figures", "--list", "--init_only", "--figures=2c")
+    assert "drop --studies (or --init_only)" in status
     assert not list(tmp_path.iterdir())
 
 

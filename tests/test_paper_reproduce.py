@@ -14,7 +14,7 @@ from test_paper_claims import IDS
 from test_paper_results import RUN_COLUMNS, made_run, small_preset
 
 import deformstab
-from deformstab.paper import approximations, experiments, report, runs
+from deformstab.paper import approximations, experiments, index, report, runs
 from deformstab.paper import reproduce as reproduction
 from deformstab.paper.pooling import pooling_shifts
 from deformstab.paper.presets import PRESETS, Preset
@@ -259,6 +259,37 @@ def test_provenance_tells_how_it_was_made(folder):
     assert found["command"]
     assert "git_commit" in found
     assert "package version" in found["finished_when"]
+
+
+def test_the_index_gives_commands_for_what_is_in_the_folder_not_for_what_came_last():
+    preset = dataclasses.replace(small_preset(seeds=2), name="cifar10-small")
+    of = lambda study, choice="", seed=0: next(
+        dataclasses.replace(each, study=study, choice=choice, seed=seed)
+        for each in preset.experiments(["main"])
+    )
+    recipes = [of("recipes", choice, seed) for choice in ("sgd", "inputs_unit") for seed in (0, 1)]
+    flags = "--recipes=inputs_unit,sgd --recipes_seeds=2"
+    assert (
+        index.commands("it", preset, [of("tasks"), of("main")]) == ("it --studies=main,tasks",) * 2
+    )
+    studies = "it --studies=main,recipes"
+    assert index.commands("it", preset, [*recipes, of("main")]) == (f"{studies} {flags}", studies)
+    every = [of(study) for study in PRESETS["cifar10-small"].studies[:-1]]
+    assert index.commands("it", preset, [*every, *recipes]) == (f"it {flags}", "it")
+    assert index.commands("it --init_only", preset, [of("large")]) == ("it --init_only",) * 2
+    quick = dataclasses.replace(preset, name="quick")
+    assert index.commands("it", quick, every) == ("it", "it")  # it has no recipes
+    assert index.commands("it", quick, []) == ("it", "it")
+
+
+def test_figures_of_studies_that_are_left_out_are_refused(tmp_path):
+    """Or they would be drawn empty, without a word."""
+    preset = small_preset(studies=("filters", "recipes"))
+    with pytest.raises(ValueError, match=r"figure 2 shows the studies large, main.*drop --studies"):
+        reproduce(preset, tmp_path / "out", ["5", "2d", "2"])
+    with pytest.raises(ValueError, match="figure 2 shows the studies main, which"):
+        reproduction.list_runs(preset, tmp_path / "out", ["2d"])
+    assert len(reproduction.list_runs(preset, tmp_path / "out", ["1", "5"]))
 
 
 def test_provenance_records_the_threads_on_which_weights_depend(folder):

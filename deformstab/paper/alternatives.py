@@ -133,7 +133,8 @@ def from_first_step(results: Results) -> Results:
     """The results if training were counted from its first step on.
 
     At initialization batch normalization has the moving averages 0 and 1; after one step, which
-    changes the weights very little, they are re-estimated as in the trained network.
+    changes the weights very little, they are re-estimated, over fewer images than in the trained
+    network (`TRACKED_IMAGES`).
     """
     first = at_step(results, 1).tables["sensitivity"]
     first = first[first["phase"] == "trained"].assign(phase="initial")

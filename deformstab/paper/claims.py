@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from deformstab.intervals import holm, mean_interval, mean_p_value, ratio_interval
-from deformstab.paper import statistics
+from deformstab.paper import notes, statistics
 
 SIGNIFICANCE = 0.05
 DESCRIPTION, EVIDENCE = 3, 5  # seeds
@@ -90,14 +90,14 @@ def evaluate(results, chosen=None) -> pd.DataFrame:
         if row["verdict"] is None:
             row["verdict"] = INCONCLUSIVE
             if row["seeds"] < DESCRIPTION:
-                row["note"] = _join(row["note"], "too few seeds")
+                row["note"] = notes.join(row["note"], "too few seeds")
             elif p_holm < SIGNIFICANCE and not row["low"] <= claim.bound <= row["high"]:
                 claimed = is_above == (claim.below is None)
                 row["verdict"] = REPRODUCED if claimed else NOT_REPRODUCED
                 few = f"{row['seeds']} seeds describe, evidence needs {EVIDENCE}"
-                row["note"] = _join(row["note"], few * (row["seeds"] < EVIDENCE))
+                row["note"] = notes.join(row["note"], few * (row["seeds"] < EVIDENCE))
             elif row["p"] < SIGNIFICANCE:
-                row["note"] = _join(row["note"], "on its own it would be clear")
+                row["note"] = notes.join(row["note"], "on its own it would be clear")
     columns = "claim sentence figure statistic claimed value low high seeds p p_holm verdict note"
     return pd.DataFrame([row for row, _ in found])[columns.split()]
 
@@ -107,16 +107,19 @@ def _row(claim, results) -> tuple[dict, bool]:
     values = claim.values(results)
     seeds, values = len(values), values.dropna()
     value, low, high, p, above = claim.estimate(values) if len(values) else [np.nan] * 5
-    verdict, note = None, _unfinished(results, claim.trained)
-    gap = _accuracy_gap(results, claim.trained)
+    training = notes.training(results, claim.trained)
+    verdict, gap = None, notes.accuracy_gap(training)
+    note = notes.join(
+        notes.kinds(results, claim.trained), notes.unfinished(training, results.preset)
+    )
     if seeds == 0:
         verdict, note = NOT_TESTED, "the runs it needs are missing, or could not be measured"
     elif gap > ACCURACY_TOLERANCE:
         verdict = NOT_TESTED
         gap = f"training accuracy with batch statistics and in inference differ by {gap:.3f}"
-        note = _join(gap, note)
+        note = notes.join(gap, note)
     elif np.isnan(p):
-        verdict, note = INCONCLUSIVE, _join("too few seeds for an interval", note)
+        verdict, note = INCONCLUSIVE, notes.join("too few seeds for an interval", note)
     row = {
         "claim": claim.id,
         **{name: getattr(claim, name) for name in ("sentence", "figure", "statistic")},
@@ -130,39 +133,6 @@ def _row(claim, results) -> tuple[dict, bool]:
         "note": note,
     }
     return row, above > 0
-
-
-def _join(*notes) -> str:
-    return "; ".join(note for note in notes if note)
-
-
-def _training(results, trained) -> pd.DataFrame:
-    """The trainings that a claim is built on."""
-    found = [pd.DataFrame()]
-    for study, task, *kinds in trained:
-        training = results.training(study, task)
-        if kinds and len(training):
-            training = training[training["downsampling"].isin(kinds)]
-        found.append(training)
-    return pd.concat(found)
-
-
-def _accuracy_gap(results, trained) -> float:
-    training = _training(results, trained)
-    if training.empty:
-        return 0.0
-    return (training["accuracy_batch_statistics"] - training["accuracy_train"]).abs().max()
-
-
-def _unfinished(results, trained) -> str:
-    """How many networks stopped at the last epoch, short of the accuracy they were trained for."""
-    training, preset = _training(results, trained), results.preset
-    if training.empty:
-        return ""
-    targets = training["task"].map({"random_labels": preset.random_stop_accuracy})
-    aimed = training[targets.fillna(preset.stop_accuracy) > 0]
-    count = int((~aimed["fits"].astype(bool)).sum()) if len(aimed) else 0
-    return f"{count} of {len(aimed)} networks stopped before they fitted" if count else ""
 
 
 _TRUE, _RANDOM = ("main", "true_labels"), ("main", "random_labels")

@@ -3,7 +3,10 @@
 import pandas as pd
 
 from deformstab._version import __version__
+from deformstab.paper.experiments import STUDIES
 from deformstab.paper.figures import FIGURES
+from deformstab.paper.presets import PRESETS
+from deformstab.paper.recipes import RECIPES
 from deformstab.paper.report import SOURCE
 
 
@@ -13,23 +16,51 @@ def _cost(results, seconds: dict) -> str:
     return f"Runs took {total:.1f} minutes on {threads} threads{f' ({shares})' if shares else ''}."
 
 
-def index_page(results, claims: pd.DataFrame, drawn, written, command: str, seconds: dict) -> str:
+def commands(command: str, preset, finished) -> tuple[str, str]:
+    """What gives all runs of a folder, and what gives those of its figures, in an empty one.
+
+    Not what was typed last: a folder may be filled study by study, recipe by recipe.
+
+    Args:
+        command: what was typed, without `--studies`, `--recipes` and `--recipes_seeds`.
+        preset: its choices.
+        finished: experiments.
+    """
+    usual = PRESETS.get(preset.name, preset)
+    studies = [study for study in STUDIES if any(each.study == study for each in finished)]
+    if "--init_only" not in command and studies and studies != list(usual.studies):
+        command = f"{command} --studies={','.join(studies)}"
+    repeated = [each for each in finished if each.study == "recipes"]
+    recipes = [name for name in RECIPES if any(each.choice == name for each in repeated)]
+    with_recipes = command
+    if recipes and recipes != list(usual.recipes):
+        with_recipes += f" --recipes={','.join(recipes)}"
+    seeds = len({each.seed for each in repeated})
+    if recipes and seeds != usual.recipes_seeds:
+        with_recipes += f" --recipes_seeds={seeds}"
+    return with_recipes, command
+
+
+def index_page(results, claims: pd.DataFrame, drawn, written, command, finished, seconds) -> str:
     """README.md of the folder: figure → table → command → claims, with each figure and caption.
 
     Args:
         results: the tables.
         claims: their verdicts.
         drawn, written: names of the figures and of the tables that are there.
-        command: what was typed.
+        command: as for `commands`.
+        finished: experiments.
         seconds: that the runs of each study took.
     """
+    made_by, command = commands(command, results.preset, finished)
     lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
     lines += [
-        f"Made by `{command}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
+        f"Made by `{made_by}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
         "their verdicts: [claims.md](claims.md). Flags and time per run: "
-        "[provenance.json](provenance.json); versions, device and commit of each: its file in `runs/`.",
+        "[provenance.json](provenance.json); versions, device and commit of each: `made_with` in its "
+        "file in `runs/`.",
         "",
         "| figure | what | tables | to draw it alone | claims |",
         "|---|---|---|---|---|",

@@ -17,6 +17,7 @@ from deformstab.paper.claims import (
     SIGNIFICANCE,
 )
 from deformstab.paper.kinds import QUANTITIES
+from deformstab.paper.training import TRACKED_IMAGES
 
 SOURCE = (
     "Ruderman, Rabinowitz, Morcos, Zoran: *Pooling is neither necessary nor sufficient for "
@@ -92,8 +93,9 @@ def _rule():
         "root of the variance between kinds of those logs in a layer, mean over layers, with the "
         "variance between seeds taken out; the interval of a ratio of spreads is Fieller's (from 0: "
         "the variance between seeds is enough to explain the upper one; to inf: the lower one). The "
-        "value is the effect size. Kinds start equal in smoothness, so there the spread after training "
-        "is compared with the mean change, not with the spread before. "
+        "value is the effect size. Kinds start equal in smoothness: there is no spread beyond that "
+        "between seeds that the one after training could be a multiple of, so it is compared with the "
+        "mean change. "
         "p: the two-sided t test of the claimed bound, adjusted for the number of rows (Holm). A claim "
         f"is *reproduced* when p is below {SIGNIFICANCE}, the bound outside the interval and the value "
         "on the claimed side of the bound, *not reproduced* when it is on the other, *inconclusive* "
@@ -165,8 +167,8 @@ def _changes_by_kind(table):
         "",
         "Claims are about means over kinds. Factors with 95 % intervals over seeds, of means over "
         "layers; bold: 1 is outside the interval. After the first step batch normalization is "
-        "re-estimated as in the trained network, before it is not; own statistics: those of the "
-        "measured images, both times.",
+        f"re-estimated over {TRACKED_IMAGES} training images, in the trained network over all, before "
+        "it is not; own statistics: those of the measured images, both times.",
         "",
         f"| labels | kind | {' | '.join(QUANTITIES[name] for name in shown)} |",
         "|---|---|" + "---|" * len(shown),

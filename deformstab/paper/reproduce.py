@@ -44,7 +44,8 @@ def reproduce(
         output_dir: of the results. Another configuration's results in it are refused.
         figures: names of figures ("2") or panels ("2c"), by default all. Only the runs of
             studies they show are run; finished ones beside them are drawn as well.
-        command: for the index, what was typed.
+        command: for the index, what was typed, but for `--studies` and `--recipes`: it says which
+            of them are in the folder.
         executor: where runs run, one of `deformstab.paper.executors`.
 
     Returns:
@@ -98,7 +99,8 @@ def _write(preset, output_dir, experiments, wanted, command) -> Results:
     write_text(report.claims_page(results, extra), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     by_study = _seconds_by_study(experiments, seconds)
-    page = index.index_page(results, verdicts, complete, written, command, by_study)
+    finished = [each for each in experiments if each.id in seconds]
+    page = index.index_page(results, verdicts, complete, written, command, finished, by_study)
     write_text(page, output_dir / "README.md")
     done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}
     done |= {"seconds_per_run": seconds, **_provenance(preset)}
@@ -137,6 +139,12 @@ def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
 
 def _needed(experiments, preset, wanted, figures) -> list:
     """Of the figures asked for, the runs they need; of all, those of all studies asked for."""
+    for name, shown in wanted.items() if figures else ():
+        if shown and not shown & set(preset.studies):
+            raise ValueError(
+                f"figure {name} shows the studies {', '.join(sorted(shown))}, which --studies="
+                f"{','.join(preset.studies)} leaves out; drop --studies (or --init_only)"
+            )
     studies = set().union(*wanted.values()) if figures else set(preset.studies)
     return [each for each in experiments if each.study in studies and preset.asks_for(each)]
 
