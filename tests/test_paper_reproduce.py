@@ -282,6 +282,18 @@ def test_the_index_gives_commands_for_what_is_in_the_folder_not_for_what_came_la
     assert index.commands("it", quick, []) == ("it", "it")
 
 
+def test_the_index_counts_runs_that_do_not_say_what_they_were_made_with(folder, tmp_path):
+    assert "each: `made_with` in its file in `runs/`." in text(folder, "README.md")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    files = sorted((copy / "runs").iterdir())
+    for file in files[:2]:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        del content["made_with"]  # as files had it not before
+        file.write_text(json.dumps(content), encoding="utf-8")
+    reproduce(SMALLEST, copy, ["pooling"])
+    assert f"`runs/` (2 of {len(files)} files are older than that)." in text(copy, "README.md")
+
+
 def test_figures_of_studies_that_are_left_out_are_refused(tmp_path):
     """Or they would be drawn empty, without a word."""
     preset = small_preset(studies=("filters", "recipes"))

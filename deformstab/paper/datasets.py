@@ -125,9 +125,15 @@ def check_source(name: str, data_dir, needed: bool = True) -> None:
     if not path.exists():
         raise FileNotFoundError(f"data_dir {path} does not exist")
     if (name == "npz") != (path.suffix == ".npz") and name in FROM_DISK:
-        raise ValueError(f"dataset {name} does not go with data_dir {path}")
+        raise ValueError(
+            f"dataset {name} does not go with data_dir {path}: npz takes an .npz file, folder and "
+            "imagenet take a folder"
+        )
     if path.suffix != ".npz" and not path.is_dir():
-        raise ValueError(f"data_dir {path} is neither an .npz file nor a folder")
+        raise ValueError(
+            f"data_dir {path} is neither an .npz file nor a folder; give the arrays of {name} as "
+            "FILE.npz, with x_train, y_train, x_test, y_test"
+        )
 
 
 def title(name: str, data_dir) -> str:

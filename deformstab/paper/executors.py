@@ -166,9 +166,14 @@ def _run_there(execute, experiment, versions, gpus=0.0):
     """On a worker: refuses to compute what would be other numbers than the serial executor's."""
     machine, path = platform.node(), experiment.data_dir
     if _versions() != versions:
-        raise ValueError(f"{machine} has {_versions()}, where {versions} are needed")
+        raise ValueError(
+            f"{machine} has {_versions()}, where {versions} are needed; install these versions there"
+        )
     if _fingerprint(path) != experiment.data_fingerprint:
-        raise ValueError(f"{path} on {machine} is not the data that the run is of")
+        raise ValueError(
+            f"{path} on {machine} is not the data that the run is of; copy there what is at that path "
+            "on the machine that started it"
+        )
     if gpus and not computes_on_gpu():
         raise ValueError(
             f"{keras.backend.backend()} finds no GPU on {machine}, where Ray gave the run number "

@@ -87,7 +87,9 @@ def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
         with os.scandir(path / name) as entries:
             found = [e.path for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)]
         if not found and name == ".":
-            raise ValueError(f"{path} is empty: it needs a folder of images for each class")
+            raise ValueError(
+                f"{path} has neither .jpg nor .png images nor folders of them, one for each class"
+            )
         if not found:
             raise ValueError(f"{path / name} has no .jpg or .png image")
         files += sorted(found)

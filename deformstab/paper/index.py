@@ -41,7 +41,7 @@ def commands(command: str, preset, finished) -> tuple[str, str]:
     return with_recipes, command
 
 
-def index_page(results, claims: pd.DataFrame, drawn, written, command, finished, seconds) -> str:
+def index_page(results, claims: pd.DataFrame, drawn, written, command, finished, seconds, older=0):
     """README.md of the folder: figure → table → command → claims, with each figure and caption.
 
     Args:
@@ -51,16 +51,18 @@ def index_page(results, claims: pd.DataFrame, drawn, written, command, finished,
         command: as for `commands`.
         finished: experiments.
         seconds: that the runs of each study took.
+        older: how many files of runs do not say what they were made with.
     """
     made_by, command = commands(command, results.preset, finished)
+    origin = "versions, device and commit of each: `made_with` in its file in `runs/`"
+    origin += f" ({older} of {len(finished)} files are older than that)" if older else ""
     lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
     lines += [
         f"Made by `{made_by}` with deformstab {__version__}. {_cost(results, seconds)} The claims and "
         "their verdicts: [claims.md](claims.md). Flags and time per run: "
-        "[provenance.json](provenance.json); versions, device and commit of each: `made_with` in its "
-        "file in `runs/`.",
+        f"[provenance.json](provenance.json); {origin}.",
         "",
         "| figure | what | tables | to draw it alone | claims |",
         "|---|---|---|---|---|",

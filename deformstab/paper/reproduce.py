@@ -100,7 +100,10 @@ def _write(preset, output_dir, experiments, wanted, command) -> Results:
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     by_study = _seconds_by_study(experiments, seconds)
     finished = [each for each in experiments if each.id in seconds]
-    page = index.index_page(results, verdicts, complete, written, command, finished, by_study)
+    older = runs.without_origin(finished, output_dir)
+    page = index.index_page(
+        results, verdicts, complete, written, command, finished, by_study, older
+    )
     write_text(page, output_dir / "README.md")
     done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}
     done |= {"seconds_per_run": seconds, **_provenance(preset)}

@@ -17,7 +17,7 @@ class Results:
 
     Attributes:
         preset: all choices that led to them.
-        tables: `sensitivity`, `smoothness`, `training`; a run that was not asked for has no rows.
+        tables: those of `runs.TABLES`; a run that was not asked for has no rows.
     """
 
     preset: Preset

@@ -235,5 +235,11 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
     return tables, seconds
 
 
+def without_origin(experiments, folder) -> int:
+    """How many finished experiments' files are older than `made_with`: versions, device, commit."""
+    texts = (_path(each, folder).read_text(encoding="utf-8") for each in experiments)
+    return sum("made_with" not in json.loads(text) for text in texts)
+
+
 def _path(experiment, folder) -> pathlib.Path:
     return pathlib.Path(folder) / "runs" / f"{experiment.id}.json"
