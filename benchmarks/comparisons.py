@@ -36,6 +36,7 @@ def _deformation(name, images, side, points, reach, goals, without=()):
         "kornia": "kornia",
         "albumentations": "albumentations",
         "OpenCV remap, flow known": "opencv_remap",
+        "images read and written once": "scaled",
     }
     chosen = {label: f for label, f in functions.items() if label not in without}
     candidates = {label: (f"deformations:{f}", case) for label, f in chosen.items()}
@@ -80,20 +81,14 @@ COMPARISONS = [
         "gradient, 32 × 224×224×3",
         {
             "the loss alone": ("deformations:loss_alone", _LARGE),
-            "loss and gradient": ("deformations:displacements_gradient", _LARGE),
-            "gradient by displacements only": (
-                "deformations:displacements_gradient",
-                {**_LARGE, "by_images": False},
+            "loss and gradient": ("deformations:gradient", _LARGE),
+            "by images only": ("deformations:gradient", {**_LARGE, "by": ["images"]}),
+            "by displacements only": ("deformations:gradient", {**_LARGE, "by": ["displacements"]}),
+            "loss and gradient, all in XLA": ("deformations:gradient", {**_LARGE, "xla": True}),
+            "derived by TensorFlow, all in XLA": (
+                "deformations:gradient",
+                {**_LARGE, "xla": True, "derived": True},
             ),
-            "loss and gradient, all in XLA": (
-                "deformations:displacements_gradient",
-                {**_LARGE, "xla": True},
-            ),
-            "gradient by displacements only, all in XLA": (
-                "deformations:displacements_gradient",
-                {**_LARGE, "by_images": False, "xla": True},
-            ),
-            "additions of the gradient alone": ("deformations:additions_alone", _LARGE),
         },
         {"loss and gradient": ("most", 4)},
         32,

@@ -52,57 +52,49 @@ def in_tf_data(images, side, points, reach):
     return lambda number: next(deformed).numpy()
 
 
-def displacements_gradient(images, side, points, reach, by_images=True, xla=False):
-    """The gradient with respect to images and displacements, its forward pass included.
+def gradient(images, side, points, reach, by=("images", "displacements"), xla=False, derived=False):
+    """The gradient of a loss, its forward pass included.
 
-    by_images: or to displacements only. xla: for all of it, not for the layer alone.
+    by: with respect to what. xla: for all of it, not for the layer alone. derived: of the same
+    deformation written out, by TensorFlow's automatic differentiation.
     """
     import tensorflow as tf
+
+    from deformstab.warp import warp
 
     layer = _layer(points, reach)
 
     @tf.function(jit_compile=xla or None)
     def gradient(images):
-        displacements = layer.draw(images.shape[0])
+        given = {"images": images, "displacements": layer.draw(images.shape[0])}
         with tf.GradientTape() as tape:
-            tape.watch([images, displacements] if by_images else displacements)
-            loss = tf.reduce_sum(tf.square(layer.deform(images, displacements)))
-        if not by_images:
-            return tf.reduce_sum(tape.gradient(loss, displacements))
-        of_images, of_displacements = tape.gradient(loss, [images, displacements])
-        return tf.reduce_sum(of_displacements) + of_images[0, 0, 0, 0]
+            tape.watch([given[name] for name in by])
+            if derived:
+                deformed = warp(images, layer.flow(given["displacements"], side, side))
+            else:
+                deformed = layer.deform(**given)
+            loss = tf.reduce_sum(tf.square(deformed))
+        found = tape.gradient(loss, [given[name] for name in by])
+        # Of the images' gradient one number is looked at, as of a deformed batch elsewhere nothing.
+        return sum(x[0, 0, 0, 0] if x.shape.rank == 4 else tf.reduce_sum(x) for x in found)
 
     return _on_tensorflow(images, side, gradient)
 
 
-def additions_alone(images, side, points, reach):
-    """What of the gradient by images cannot be left out: weighted pixels, four an output pixel, are
-    added to their places. Places and products are made before."""
-    import tensorflow as tf
-
-    layer, pixels = _layer(points, reach), images * side * side
-    flow = layer.flow(layer.draw(images), side, side).numpy()
-    place = np.indices((side, side)).transpose(1, 2, 0) + flow
-    row, column = np.moveaxis(np.clip(place, 0, side - 2).astype("int32"), -1, 0)
-    first = (np.arange(images) * side * side)[:, None, None] + row * side + column
-    corners = [tf.constant((first + shift).ravel(), "int32") for shift in (0, 1, side, side + 1)]
-
-    @tf.function(jit_compile=True)
-    def add(products):
-        parts = [tf.math.unsorted_segment_sum(products, corner, pixels) for corner in corners]
-        return tf.add_n(parts)[0, 0]
-
-    given = [tf.constant(batch.reshape(pixels, 3)) for batch in batches(images, side)]
-    return lambda number: add(given[number % 4]).numpy()
-
-
 def loss_alone(images, side, points, reach):
-    """What `displacements_gradient` takes the gradient of."""
+    """What `gradient` takes the gradient of."""
     import tensorflow as tf
 
     layer = _layer(points, reach)
     loss = tf.function(lambda images: tf.reduce_sum(tf.square(layer(images))))
     return _on_tensorflow(images, side, loss)
+
+
+def scaled(images, side, points, reach):
+    """No deformation: each image is read once and written once, on as many threads."""
+    import tensorflow as tf
+
+    return _on_tensorflow(images, side, tf.function(lambda x: 0.5 * x, jit_compile=True))
 
 
 def keras_elastic(images, side, points, reach):

@@ -8,6 +8,7 @@ for all. `make bench` installs what it needs.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from processes import Worker
 from tqdm import tqdm
 from worker import THREADS
 
-from deformstab.tables import write_csv, write_json
+from deformstab.tables import git_commit, write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SECONDS = 0.4  # of calls of one candidate in a round
@@ -52,6 +53,8 @@ def compare(comparison, rounds: int, progress) -> tuple[pd.DataFrame, dict]:
         rows = _rows(comparison, timed, {label: w.ready for label, w in workers.items()})
         for row in rows:  # what does not grow stays at what it was
             row["growth_gib"] = resident[row["candidate"]][-1] - resident[row["candidate"]][0]
+            row |= {"rounds": len(timed[row["candidate"]]), "date": str(datetime.date.today())}
+            row["git_commit"] = git_commit()
         found = {label: worker.ready["versions"] for label, worker in workers.items()}
     return pd.DataFrame(rows), found
 
@@ -117,7 +120,6 @@ def main(argv):
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": THREADS,
-        "rounds": FLAGS.rounds,
         "system": platform.platform(),
         "versions": versions,
     }

@@ -53,18 +53,15 @@ def test_every_candidate_takes_its_arguments(benchmarks):
         ("deformations:compiled", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("deformations:eager", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("deformations:in_tf_data", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
+        ("deformations:gradient", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         (
-            "deformations:displacements_gradient",
-            {"images": 2, "side": 8, "points": 3, "reach": 1.0},
+            "deformations:gradient",
+            {"images": 2, "side": 8, "points": 3, "reach": 1.0, "by": ["images"], "xla": True},
         ),
-        (
-            "deformations:displacements_gradient",
-            {"images": 2, "side": 8, "points": 3, "reach": 1.0, "by_images": False, "xla": True},
-        ),
+        ("deformations:scaled", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("deformations:loss_alone", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("measurements:sensitivity_of_stack", {"images": 3, "side": 8, "depth": 2}),
         ("measurements:callback_epochs", {"images": 4, "side": 32, "epochs": 2}),
-        ("deformations:additions_alone", {"images": 2, "side": 8, "points": 3, "reach": 1.0}),
         ("measurements:pairs", {"name": "cifar", "images": 3, "side": 32}),
         ("measurements:pairs", {"name": "cifar", "images": 3, "side": 32, "exact": False}),
         ("measurements:reproduction", {"images": 128}),
@@ -86,6 +83,18 @@ def test_our_candidates_compute(benchmarks, candidate, arguments):
     if "sensitivity" in function:
         assert len(results[0]) == 3
         assert results[0]["sensitivity"].notna().all()
+
+
+@pytest.mark.parametrize("by", [["images"], ["displacements"], ["images", "displacements"]])
+def test_the_gradient_timed_is_the_one_that_tensorflow_derives(benchmarks, by):
+    options = {"images": 2, "side": 8, "points": 3, "reach": 0.0, "by": by}  # so draws are the same
+    calls = [
+        benchmarks("deformations").gradient(**options, derived=derived, xla=xla)
+        for derived, xla in ((False, False), (False, True), (True, True))
+    ]
+    results = [call(0) for call in calls]
+    assert results[0] != 0
+    np.testing.assert_allclose(results[1:], results[0], rtol=1e-4)
 
 
 def test_the_bare_loop_trains(benchmarks):

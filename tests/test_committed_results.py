@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deformstab.paper import report
 from deformstab.tables import read_csv
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -33,3 +34,22 @@ def test_jax_and_tensorflow_agree_within_seed_noise(quantity, phase):
     assert low < 1 < high
     value, digits = np.exp(jax.mean() - tensorflow.mean()), 2 if quantity == "sensitivity" else 3
     assert f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})" in FINDINGS
+
+
+def test_claims_on_fresh_seeds_are_those_of_the_committed_tables():
+    first, fresh = (
+        [line.strip("| ").split(" | ") for line in report.short_table(claims(folder))[2:]]
+        for folder in ("cifar10-small", "cifar10-small-confirmation")
+    )
+    rows = []
+    for (claim, figure, _, claimed, value, _), (*same, fresh_value, verdict) in zip(first, fresh):
+        assert (claim, figure, claimed) == (same[0], same[1], same[3])
+        if verdict != "not tested":
+            rows.append(f"| {claim} | {figure} | {claimed} | {value} | {fresh_value} | {verdict} |")
+    assert len(rows) == 10
+    table = "\n".join(rows)
+    assert table in (ROOT / "docs" / "findings.md").read_text(encoding="utf-8"), table
+
+
+def claims(folder):
+    return read_csv(ROOT / "results" / folder / "tables" / "claims.csv")
