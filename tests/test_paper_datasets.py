@@ -487,7 +487,7 @@ def test_a_folder_that_is_empty_or_incomplete_says_so(tmp_path):
     root = tmp_path / "hollow"
     (root / "train").mkdir(parents=True)
     (root / "test").mkdir()
-    with pytest.raises(ValueError, match=r"hollow.*train.*empty"):
+    with pytest.raises(ValueError, match=r"hollow.*train.*neither"):
         load_folder(root)
 
 
