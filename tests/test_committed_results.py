@@ -51,5 +51,16 @@ def test_claims_on_fresh_seeds_are_those_of_the_committed_tables():
     assert table in (ROOT / "docs" / "findings.md").read_text(encoding="utf-8"), table
 
 
+def test_claims_by_the_number_of_images_are_those_of_the_committed_table():
+    table = read_csv(ROOT / "results" / "cifar10-small" / "tables" / "claims_by_choice.csv")
+    choices = ["half_the_images", "as stated, seeds 0, 1, 2", "twice_the_images"]
+    table = table[table["choice"].isin(choices) & table["figure"].isin(["2d", "4b"])]
+    table = table.assign(text=[report._with_interval(row) for row in table.itertuples()])
+    for claim, rows in table.groupby("claim"):
+        cells = " | ".join(rows.set_index("choice")["text"][choices])
+        assert f"| {cells} |" in FINDINGS, f"{claim}: {cells}"
+    assert table["claim"].nunique() == 5
+
+
 def claims(folder):
     return read_csv(ROOT / "results" / folder / "tables" / "claims.csv")
