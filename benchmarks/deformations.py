@@ -60,7 +60,7 @@ def gradient(images, side, points, reach, by=("images", "displacements"), xla=Fa
     """
     import tensorflow as tf
 
-    from deformstab.warp import warp
+    from deformstab.deformations.warp import warp
 
     layer = _layer(points, reach)
 

@@ -75,7 +75,7 @@ def pairs(name, images, side, exact=True):
     import keras
     import tensorflow as tf
 
-    from deformstab.distances import pair_squares
+    from deformstab.measurement.distances import pair_squares
 
     model, layers = _network(name)
     outputs = [model.input if each == "input" else model.get_layer(each).output for each in layers]
@@ -135,9 +135,9 @@ _BATCH, _NARROW = 64, ((2, 16), (2, 32), (2, 64))
 
 def _training(images, blocks=_NARROW, precision="float32"):
     """The reproduction's own training of random images."""
-    from deformstab.paper.datasets import Dataset
-    from deformstab.paper.experiments import Experiment
-    from deformstab.paper.training import Training
+    from deformstab.paper.data.datasets import Dataset
+    from deformstab.paper.runs.experiments import Experiment
+    from deformstab.paper.runs.training import Training
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(images, 32, 32, 3)).astype("float32")

@@ -1,3 +1,3 @@
-"""The version: part of what identifies a finished run (`deformstab/paper/runs.py`)."""
+"""The version: part of what identifies a finished run (`deformstab/paper/runs/runs.py`)."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """What several test modules share: images, a small network, plain oracles, the backend at hand."""
 
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from keras import layers, ops
 from scipy.interpolate import RBFInterpolator
 
+TESTS = pathlib.Path(__file__).resolve().parent
+ROOT, DATA = TESTS.parent, TESTS / "data"
 BACKEND = keras.backend.backend()
 # Without x64, JAX computes in float32 whatever comes in.
 DOUBLE = keras.backend.standardize_dtype(ops.convert_to_tensor(np.zeros(1)).dtype) == "float64"

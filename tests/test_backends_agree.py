@@ -1,18 +1,16 @@
 """The same images, displacements and weights give the same table on every backend."""
 
-import pathlib
-
 import keras
 import numpy as np
 import pandas as pd
-from helpers import natural_images, randomize
+from helpers import DATA, natural_images, randomize
 from keras import layers
 
 import deformstab as ds
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
 
 # Recorded on TensorFlow by tests/data/make_backends_table.py; the other backends know nothing of it.
-RECORDED = pathlib.Path(__file__).parent / "data" / "backends_table.csv"
+RECORDED = DATA / "backends_table.csv"
 
 
 class Recorded(ds.RandomDeformation):

@@ -4,16 +4,15 @@ import contextlib
 import importlib
 import inspect
 import json
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, ROOT
 
-FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 
 pytestmark = pytest.mark.skipif(BACKEND != "tensorflow", reason="the benchmarks are TensorFlow's")
 

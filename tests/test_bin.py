@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl import app, flags
+from helpers import ROOT
 from PIL import Image
 
 import deformstab as ds
-from deformstab.measure_files import measure_files
 from deformstab.paper import reproduce as reproduction
-from deformstab.paper.preset import Preset
-from deformstab.plots import plot_sensitivity
+from deformstab.paper.runs.preset import Preset
+from deformstab.presentation.measure_files import measure_files
+from deformstab.presentation.plots import plot_sensitivity
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
 
-ROOT = pathlib.Path(__file__).parent.parent
 SCRIPTS = ("measure_sensitivity", "reproduce_figures")
 
 

@@ -1,15 +1,13 @@
 """What `docs/findings.md` says of committed results, recomputed from their tables."""
 
-import pathlib
-
 import numpy as np
 import pytest
+from helpers import ROOT
 from scipy import stats
 
-from deformstab.paper import report
+from deformstab.paper.pages import claims_page
 from deformstab.tables import read_csv
 
-ROOT = pathlib.Path(__file__).parent.parent
 FINDINGS = " ".join((ROOT / "docs" / "findings.md").read_text(encoding="utf-8").split())
 
 
@@ -38,7 +36,7 @@ def test_jax_and_tensorflow_agree_within_seed_noise(quantity, phase):
 
 def test_claims_on_fresh_seeds_are_those_of_the_committed_tables():
     first, fresh = (
-        [line.strip("| ").split(" | ") for line in report.short_table(claims(folder))[2:]]
+        [line.strip("| ").split(" | ") for line in claims_page.short_table(claims(folder))[2:]]
         for folder in ("cifar10-small", "cifar10-small-confirmation")
     )
     rows = []
@@ -55,7 +53,7 @@ def test_claims_by_the_number_of_images_are_those_of_the_committed_table():
     table = read_csv(ROOT / "results" / "cifar10-small" / "tables" / "claims_by_choice.csv")
     choices = ["half_the_images", "as stated, seeds 0, 1, 2", "twice_the_images"]
     table = table[table["choice"].isin(choices) & table["figure"].isin(["2d", "4b"])]
-    table = table.assign(text=[report._with_interval(row) for row in table.itertuples()])
+    table = table.assign(text=[claims_page._with_interval(row) for row in table.itertuples()])
     for claim, rows in table.groupby("claim"):
         cells = " | ".join(rows.set_index("choice")["text"][choices])
         assert f"| {cells} |" in FINDINGS, f"{claim}: {cells}"

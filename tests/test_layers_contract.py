@@ -9,7 +9,7 @@ from helpers import numpy
 from keras import ops
 
 import deformstab as ds
-from deformstab.downsampling import BlurPooling2D, Subsample2D
+from deformstab.networks.downsampling import BlurPooling2D, Subsample2D
 
 LAYERS = {
     "bilinear": lambda **kwargs: ds.RandomDeformation(3, (1.0, 0.5), seed=3, **kwargs),

@@ -15,17 +15,38 @@ import pytest
 from helpers import BACKEND, natural_images
 
 import deformstab as ds
-from deformstab import splines
+from deformstab.deformations import splines
 
 PACKAGE = pathlib.Path(ds.__file__).parent
-ORDER = [  # the path of the data: a module imports only from modules above it
-    *("tables", "splines", "backend", "warp", "flows", "deformation", "addons", "downsampling"),
-    *("strided", "initializers", "models", "swapping"),
-    *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
-    *("measurement", "sensitivity", "comparisons", "consistency", "plots"),
-    *("smoothness", "normalization", "schedules", "recording", "callbacks"),
-    *("measure_files", "paper"),
-]
+# The path of the data. A room imports only from rooms above it, a module only from modules above it.
+ROOMS = {
+    "": ["_version", "backend", "tables"],
+    "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
+    "networks": ["downsampling", "strided", "initializers", "vgg", "swapping", "normalization"],
+    "measurement": [
+        *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
+        *("layer_distances", "sensitivity", "comparisons", "consistency", "smoothness"),
+    ],
+    "recording": ["schedules", "recording", "callbacks"],
+    "presentation": ["plots", "measure_files"],
+    "paper.data": ["image_files", "bundled", "datasets", "tasks"],
+    "paper.runs": [
+        *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
+        *("executors", "locks", "runs"),
+    ],
+    "paper.verdicts": [
+        *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
+        *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
+    ],
+    "paper.figures": [
+        *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
+        *("pooling", "over_training", "trajectory", "catalogue"),
+    ],
+    "paper.pages": ["claims_page", "folder_page"],
+    "paper": ["reproduce"],
+}
+ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]
+LIBRARY = [name for name in ORDER if not name.startswith("paper")]
 FUNCTIONS = [
     *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
@@ -34,7 +55,14 @@ FUNCTIONS = [
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = ["RandomDeformation", "SensitivityCallback", "SmoothedInitializer"]
-CONSTANTS = ["CIFAR10_BLOCKS", "IMAGENET_BLOCKS", "DOWNSAMPLING_KINDS", "SWAP_KINDS", "__version__"]
+CONSTANTS = [
+    "CIFAR10_BLOCKS",
+    "IMAGENET_BLOCKS",
+    "DOWNSAMPLING_KINDS",
+    "PAPER_KINDS",
+    "SWAP_KINDS",
+    "__version__",
+]
 
 
 def public(name):
@@ -45,19 +73,20 @@ def public(name):
 
 
 def imports_of(path):
-    """Names of the package's own modules that a file imports anywhere, functions included."""
+    """The package's own modules that a file imports anywhere, functions included: "room.module"."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative imports hide where things come from"
-            parts = (node.module or "").split(".")
-            if parts[0] == "deformstab":
-                found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = (alias.name.split(".") for alias in node.names)
-            found |= {
-                parts[1] if len(parts) > 1 else "" for parts in names if parts[0] == "deformstab"
-            }
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        own = [name.removeprefix("deformstab.") for name in names if name.startswith("deformstab")]
+        # What is imported may be a module or a name in one.
+        found |= {name if name in ORDER else name.rpartition(".")[0] for name in own}
     return found
 
 
@@ -72,38 +101,43 @@ def top_level_imports(path):
     return found
 
 
-def test_modules_import_only_from_modules_above_them():
-    modules = sorted(path.stem for path in PACKAGE.glob("*.py"))
-    assert set(modules) - {"__init__", "_version"} == set(ORDER) - {"paper"}
-    for place, module in enumerate(ORDER):
-        files = (
-            (PACKAGE / "paper").rglob("*.py") if module == "paper" else [PACKAGE / f"{module}.py"]
-        )
-        allowed = {
-            *ORDER[:place],
-            "_version",
-            *(["paper", "__version__"] if module == "paper" else []),
-        }
-        for path in files:
-            assert imports_of(path) <= allowed, path.relative_to(PACKAGE)
+def file_of(name):
+    return PACKAGE / f"{name.replace('.', '/')}.py"
 
 
-def test_the_library_does_not_use_the_reproduction():
-    for path in PACKAGE.glob("*.py"):
-        assert "paper" not in imports_of(path), path.name
+def test_every_module_stands_in_a_room():
+    found = {path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")}
+    found = {".".join(path.parts) for path in found if path.name != "__init__"}
+    assert found == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_modules_import_only_from_modules_above_them(name):
+    allowed = {*ORDER[: ORDER.index(name)]}
+    assert imports_of(file_of(name)) <= allowed
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room])
+def test_a_room_says_what_comes_in_and_what_goes_out_and_nothing_else(room):
+    tree = ast.parse((PACKAGE / room.replace(".", "/") / "__init__.py").read_text(encoding="utf-8"))
+    (only,) = tree.body
+    lines = ast.get_docstring(tree).splitlines()
+    assert isinstance(only, ast.Expr)
+    assert len(lines) <= 4
+    assert any(line.startswith("In: ") and "Out: " in " ".join(lines) for line in lines)
 
 
 def test_the_checker_of_imports_can_see(tmp_path):
     file = tmp_path / "module.py"
     file.write_text(
-        "import deformstab.warp\nfrom deformstab import models\n"
-        "def f():\n    from deformstab.paper.runs import run\n"
+        "import deformstab.deformations.warp\nfrom deformstab.networks import vgg\n"
+        "def f():\n    from deformstab.paper.runs.runs import run\n"
     )
-    assert imports_of(file) == {"warp", "models", "paper"}
+    assert imports_of(file) == {"deformations.warp", "networks.vgg", "paper.runs.runs"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_heavy_packages_are_imported_only_where_they_are_used(path):
+@pytest.mark.parametrize("name", LIBRARY)
+def test_heavy_packages_are_imported_only_where_they_are_used(name):
     heavy = {
         "absl",
         "seaborn",
@@ -115,7 +149,7 @@ def test_heavy_packages_are_imported_only_where_they_are_used(path):
         "sklearn",
         "skimage",
     }
-    assert not top_level_imports(path) & heavy
+    assert not top_level_imports(file_of(name)) & heavy
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
@@ -184,12 +218,8 @@ def test_without_a_backend_the_import_says_what_to_install(missing):
 def test_public_names_are_there_and_no_others():
     for name in [*FUNCTIONS, *CLASSES, *CONSTANTS]:
         assert public(name) is not None
-    names = {
-        name for name in vars(ds) if not name.startswith("_") and name not in [*ORDER, "paper"]
-    }
-    assert names | {"addons"} == {
-        name.split(".")[0] for name in [*FUNCTIONS, *CLASSES, *CONSTANTS] if name != "__version__"
-    }
+    public_names = {name.split(".")[0] for name in [*FUNCTIONS, *CLASSES, *CONSTANTS]}
+    assert set(dir(ds)) == public_names - {"__version__"}
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])

@@ -1,15 +1,14 @@
 """The README's examples run, in order, as one session; the files it names are there."""
 
-import pathlib
 import re
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from deformstab.paper import report
+from deformstab.paper.pages import claims_page
 from deformstab.tables import read_csv
 
-ROOT = pathlib.Path(__file__).parent.parent
 PAGES = (
     *("README.md", "benchmarks/README.md", "docs/findings.md"),
     *("results/quick/README.md", "results/cifar10-small/README.md"),
@@ -69,5 +68,5 @@ def test_every_dependency_is_named_with_its_reason():
 
 def test_the_table_of_claims_is_that_of_the_committed_results():
     claims = read_csv(ROOT / "results" / "cifar10-small" / "tables" / "claims.csv")
-    expected = "\n".join(report.short_table(claims))
+    expected = "\n".join(claims_page.short_table(claims))
     assert expected in README, f"the README's table is to be:\n{expected}"

@@ -7,24 +7,23 @@ import pandas as pd
 from tqdm import tqdm
 
 from deformstab._version import __version__
-from deformstab.paper import (
-    alternatives,
+from deformstab.deformations.splines import warn_if_folding
+from deformstab.paper.figures import style
+from deformstab.paper.figures.catalogue import FIGURES, needs_tracking, resolve
+from deformstab.paper.pages import claims_page, folder_page
+from deformstab.paper.runs import executors, runs
+from deformstab.paper.runs.locks import only_writer
+from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.recipes import check_images
+from deformstab.paper.verdicts import (
     approximations,
+    changes_by_kind,
     claims,
-    executors,
-    index,
-    kinds,
-    paths,
-    pooling,
-    report,
-    runs,
+    claims_by_choice,
+    pooling_shifts,
+    training_paths,
 )
-from deformstab.paper.figures import FIGURES, needs_tracking, resolve, style
-from deformstab.paper.locks import only_writer
-from deformstab.paper.preset import NOT_COUNTED, Preset
-from deformstab.paper.recipes import check_images
-from deformstab.paper.results import Results
-from deformstab.splines import warn_if_folding
+from deformstab.paper.verdicts.result_tables import Results
 from deformstab.tables import provenance, remove_temporaries, write_csv, write_json, write_text
 
 _PROVENANCE = "provenance.json"
@@ -46,7 +45,7 @@ def reproduce(
             studies they show are run; finished ones beside them are drawn as well.
         command: for the index, what was typed, but for `--studies` and `--recipes`: it says which
             of them are in the folder.
-        executor: where runs run, one of `deformstab.paper.executors`.
+        executor: where runs run, one of `deformstab.paper.runs.executors`.
 
     Returns:
         The results that were drawn.
@@ -77,13 +76,13 @@ def _write(preset, output_dir, experiments, wanted, command) -> Results:
     verdicts = claims.evaluate(results)
     extra = {
         "approximations": approximations.approximations(),
-        "pooling_shifts": pooling.pooling_shifts(),
+        "pooling_shifts": pooling_shifts.pooling_shifts(),
         "choices": results.choices(),
         "claims": verdicts,
-        "claims_by_choice": alternatives.claims_by_choice(results),
-        "claims_over_training": alternatives.claims_over_training(results),
-        "changes_by_kind": kinds.changes_by_kind(results),
-        "paths": paths.path_shapes(results),
+        "claims_by_choice": claims_by_choice.claims_by_choice(results),
+        "claims_over_training": claims_by_choice.claims_over_training(results),
+        "changes_by_kind": changes_by_kind.changes_by_kind(results),
+        "paths": training_paths.path_shapes(results),
     }
     measured = ("sensitivity", "smoothness", "variants")
     beside = {name: results.with_accuracies(name) for name in measured}
@@ -96,12 +95,12 @@ def _write(preset, output_dir, experiments, wanted, command) -> Results:
         spec = FIGURES[name]
         path = output_dir / "figures" / f"figure_{name}"
         style.save(spec.plot(results), spec.caption(results), path)
-    write_text(report.claims_page(results, extra), output_dir / "claims.md")
+    write_text(claims_page.claims_page(results, extra), output_dir / "claims.md")
     complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     by_study = _seconds_by_study(experiments, seconds)
     finished = [each for each in experiments if each.id in seconds]
     older = runs.without_origin(finished, output_dir)
-    page = index.index_page(
+    page = folder_page.index_page(
         results, verdicts, complete, written, command, finished, by_study, older
     )
     write_text(page, output_dir / "README.md")
@@ -175,7 +174,12 @@ def _drawable(wanted, preset, asked) -> dict[str, set]:
 
 
 def _check(experiments) -> None:
-    """What can fail or surprise does so before the first run: missing data, folding deformations."""
+    """What can fail or surprise does so before the first run: missing data, folding deformations.
+
+    So does a kind of downsampling that figures would leave out.
+    """
+    shown = {each.downsampling for each in experiments}
+    style.check_labels(shown, style.KIND_LABELS, "downsampling")
     kinds_of_data = ("study", "task", "class_displacement", "choice")
     by_data = {tuple(getattr(each, x) for x in kinds_of_data): each for each in experiments}
     for each in by_data.values():

@@ -3,11 +3,11 @@
 import numpy as np
 from keras import ops
 
-from deformstab.paper import approximations
-from deformstab.paper.bundled import photograph
+from deformstab.deformations.splines import control_grid
+from deformstab.deformations.warp import warp
+from deformstab.paper.data.bundled import photograph
 from deformstab.paper.figures import style
-from deformstab.splines import control_grid
-from deformstab.warp import warp
+from deformstab.paper.verdicts import approximations
 
 STUDIES = ()
 TABLES = ("approximations",)

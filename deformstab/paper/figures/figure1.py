@@ -3,11 +3,11 @@
 import numpy as np
 from keras import ops
 
-from deformstab.deformation import RandomDeformation
-from deformstab.paper import datasets
-from deformstab.paper.bundled import photograph
+from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.deformations.splines import control_grid
+from deformstab.paper.data import datasets
+from deformstab.paper.data.bundled import photograph
 from deformstab.paper.figures import style
-from deformstab.splines import control_grid
 
 STUDIES = ()
 TABLES = ()

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import seaborn as sns
 
-from deformstab.paper import datasets, tasks
+from deformstab.paper.data import datasets, tasks
 from deformstab.paper.figures import style
 
 STUDIES = ("tasks",)

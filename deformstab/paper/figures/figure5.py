@@ -2,7 +2,7 @@
 
 import seaborn as sns
 
-from deformstab.models import CIFAR10_BLOCKS
+from deformstab.networks.vgg import CIFAR10_BLOCKS
 from deformstab.paper.figures import style
 
 STUDIES = ("filters", "main")

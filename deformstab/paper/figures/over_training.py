@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from deformstab.paper import alternatives, paths
-from deformstab.paper.claims import CLAIMS as ALL_CLAIMS
 from deformstab.paper.figures import style
+from deformstab.paper.verdicts import claims_by_choice, training_paths
+from deformstab.paper.verdicts.claims import CLAIMS as ALL_CLAIMS
 
 STUDIES = ("main",)
 TABLES = ("trajectory", "claims_over_training")
@@ -22,10 +22,10 @@ _DASHES = {"true_labels": "-", "random_labels": "--"}
 
 
 def plot(results):
-    table = alternatives.claims_over_training(results)
+    table = claims_by_choice.claims_over_training(results)
     fig, axes = style.figure(7.2, 4.4, nrows=2, ncols=4, sharex=True)
     with style.context():
-        _accuracy(axes.flat[0], paths.full_paths(results))
+        _accuracy(axes.flat[0], training_paths.full_paths(results))
         for axis, claim, letter in zip(axes.flat[1:], CLAIMS, "bcdefgh"):
             style.panel(axis, letter, claim)
             rows = table[table["claim"] == claim] if len(table) else table

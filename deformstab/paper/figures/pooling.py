@@ -3,7 +3,7 @@
 import numpy as np
 
 from deformstab.paper.figures import style
-from deformstab.paper.pooling import SHIFTS, pooling_shifts
+from deformstab.paper.verdicts.pooling_shifts import SHIFTS, pooling_shifts
 
 STUDIES = ()
 TABLES = ("pooling_shifts",)

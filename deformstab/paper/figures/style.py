@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from deformstab.downsampling import DOWNSAMPLING_KINDS
 from deformstab.tables import write_bytes
 
 # It tells at INFO, which absl shows, which letters of a font a PDF keeps.
@@ -23,15 +22,19 @@ SCALING_LABELS = {
     "unit": "in [0, 1]",
     "standardized": "standardized by channel",
 }
-KIND_LABELS = {
-    "subsample": "subsampling",
-    "max": "max pooling",
-    "average": "average pooling",
-    "strided": "strided convolution",
-    "strided_relu": "strided convolution + ReLU",
+_PALETTE = sns.color_palette("colorblind")
+_KINDS = {  # what figures call a kind of downsampling, its colour and its marker
+    "subsample": ("subsampling", _PALETTE[0], "o"),
+    "max": ("max pooling", _PALETTE[1], "s"),
+    "average": ("average pooling", _PALETTE[2], "D"),
+    "strided": ("strided convolution", _PALETTE[3], "^"),
+    "strided_relu": ("strided convolution + ReLU", _PALETTE[4], "v"),
+    "blur": ("blur pooling", _PALETTE[5], "P"),
+    "max_blur": ("max blur pooling", _PALETTE[6], "X"),
 }
-KIND_COLOURS = dict(zip(DOWNSAMPLING_KINDS, sns.color_palette("colorblind", 5)))
-KIND_MARKERS = dict(zip(DOWNSAMPLING_KINDS, ["o", "s", "D", "^", "v"]))
+KIND_LABELS = {kind: label for kind, (label, _, _) in _KINDS.items()}
+KIND_COLOURS = {kind: colour for kind, (_, colour, _) in _KINDS.items()}
+KIND_MARKERS = {kind: marker for kind, (_, _, marker) in _KINDS.items()}
 
 _CONDITIONS = ["study", "downsampling", "class_displacement"]
 
@@ -79,8 +82,10 @@ def lines(axis, table: pd.DataFrame, y: str, hue: str, colours: dict, labels: di
     """Mean over seeds with a band of ±2 standard deviations, one line for each value of `hue`.
 
     Raises:
-        ValueError: a seed has several rows for one point, which a mean would hide.
+        ValueError: a seed has several rows for one point, which a mean would hide; a value of `hue`
+            has no colour, so that its line would be left out.
     """
+    check_labels(table[hue], colours, hue)
     key = [hue, "seed", "layer"]
     if table.duplicated(key).any():
         raise ValueError(f"several rows for one of {key}; select one condition first")
@@ -119,6 +124,22 @@ def lines(axis, table: pd.DataFrame, y: str, hue: str, colours: dict, labels: di
             markersize=4,
             linewidth=1.2,
             label=labels[value],
+        )
+
+
+def check_labels(values, known, name: str) -> None:
+    """Refuses what figures have no label and no colour for: they would leave it out silently.
+
+    Args:
+        values: that are to be shown.
+        known: those that can be.
+        name: of the column that the values are of.
+    """
+    missing = sorted({str(value) for value in values if value not in known})
+    if missing:
+        raise ValueError(
+            f"figures have no label for {name} {', '.join(missing)}; those with one are "
+            f"{', '.join(map(str, known))}. Labels are in deformstab/paper/figures/style.py"
         )
 
 

@@ -3,8 +3,8 @@
 import matplotlib as mpl
 import numpy as np
 
-from deformstab.paper import paths
 from deformstab.paper.figures import style
+from deformstab.paper.verdicts import training_paths
 
 STUDIES = ("main",)
 TABLES = ("trajectory", "paths")
@@ -20,7 +20,7 @@ _ROWS = (
 
 
 def plot(results):
-    table = paths.full_paths(results)
+    table = training_paths.full_paths(results)
     kinds = [kind for kind in style.KIND_LABELS if kind in results.preset.downsampling]
     size = {"nrows": len(_ROWS), "ncols": len(kinds), "squeeze": False}
     fig, axes = style.figure(7.2, 7.4, **size, sharey="row", sharex=True)
@@ -69,9 +69,9 @@ def _draw(axis, table):
         rows = table[table["layer"] == layer]
         initial = np.exp(np.log(rows.loc[rows["step"] == 0, "value"]).mean())
         axis.plot(0, initial, ".", color=colour, ms=4)
-        path = paths.mean_path(rows[rows["step"] >= start])
+        path = training_paths.mean_path(rows[rows["step"] >= start])
         axis.plot(path.index, path, color=colour, lw=1)
-        half = paths.half_way(path)
+        half = training_paths.half_way(path)
         axis.plot(path.index[half], path.iloc[half], "x", color=colour, ms=4, mew=1)
     if start:
         axis.set_yscale("log")

@@ -1,0 +1,131 @@
+"""What `RandomDeformation` computes: draws, flows and deformed images, in one compiled call."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from deformstab.backend import compiled
+from deformstab.deformations.splines import flow_lattice
+from deformstab.deformations.warp import warp, warp_adjoint
+
+
+class DrawnSeed(keras.random.SeedGenerator):
+    """What `SeedGenerator.next` gave, or a tensor like it, without a state to move on."""
+
+    def __init__(self, seed):
+        self._seed = seed
+
+    def next(self, ordered=True):
+        return ops.cast(self._seed, "uint32" if keras.backend.backend() == "jax" else "int64")
+
+
+def uniform_displacements(batch_size, control_points, max_displacement, dtype, seed):
+    """Displacements [batch, points, 2] in [-max, max), pixels, (y, x)."""
+    shape = batch_size, control_points[0] * control_points[1], 2
+    unit = keras.random.uniform(shape, -1.0, 1.0, dtype=dtype, seed=seed)
+    return unit * ops.convert_to_tensor(np.array(max_displacement, dtype))
+
+
+def flow_of(displacements, control_points, height, width):
+    """The flow through displacements of the control points.
+
+    One product with a constant matrix; of a large image at the points of a lattice, with cubic
+    interpolation between them.
+
+    Args:
+        displacements: [batch, points, 2], pixels, (y, x).
+        control_points: (rows, columns).
+        height, width: of the images, in pixels.
+
+    Returns:
+        [batch, height, width, 2], pixels, (y, x).
+    """
+    dtype = keras.backend.standardize_dtype(displacements.dtype)
+    lattice = flow_lattice(control_points, height, width, dtype)
+    matrix = ops.convert_to_tensor(lattice.matrix)
+    # [batch · 2, points] @ [points, pixels]: a single product of large matrices. Not ops.matmul,
+    # which computes float64 in float32 on PyTorch.
+    planes = ops.reshape(ops.transpose(displacements, (0, 2, 1)), (-1, matrix.shape[1]))
+    flow = ops.reshape(planes @ ops.transpose(matrix), (-1, 2, lattice.rows, lattice.columns))
+    flow = ops.transpose(flow, (0, 2, 3, 1))
+    if lattice.step == 1:
+        return flow
+    flow = _between(flow, 1, lattice.step)[:, :height]
+    return _between(flow, 2, lattice.step)[:, :, :width]
+
+
+def _between(x, axis, step):
+    """Cubic interpolation (Catmull-Rom, Keys 1981): n + 3 along an axis become n · step."""
+    cells = x.shape[axis] - 3
+    t = np.arange(step) / step
+    weights = (
+        0.5 * t * (-1 + t * (2 - t)),
+        1 + 0.5 * t * t * (3 * t - 5),
+        0.5 * t * (1 + t * (4 - 3 * t)),
+        0.5 * t * t * (t - 1),
+    )
+    between = 0.0
+    for k, weight in enumerate(weights):
+        tap = x[(slice(None),) * axis + (slice(k, k + cells), None)]
+        weight = weight.reshape((-1,) + (1,) * (len(x.shape) - 1 - axis))
+        between = between + tap * ops.convert_to_tensor(weight, x.dtype)
+    return ops.reshape(between, (-1, *x.shape[1:axis], cells * step, *x.shape[axis + 1 :]))
+
+
+@functools.lru_cache(maxsize=64)
+def compiled_deform(
+    image_shape,
+    image_dtype,
+    output_dtype,
+    geometry_dtype,
+    control_points,
+    interpolation,
+    data_format,
+):
+    """(images, displacements) → deformed images, compiled once a kind of image: the one entry."""
+    channels_first = data_format == "channels_first"
+    height, width = image_shape[1:] if channels_first else image_shape[:2]
+
+    def deform(images, displacements):
+        if channels_first:
+            images = ops.transpose(images, (0, 2, 3, 1))
+        if interpolation == "bilinear":
+            images = ops.cast(images, geometry_dtype)
+        flow = flow_of(displacements, control_points, height, width)
+        deformed = ops.cast(warp(images, flow, interpolation), output_dtype)
+        return ops.transpose(deformed, (0, 3, 1, 2)) if channels_first else deformed
+
+    def adjoint(gradient, displacements):
+        if channels_first:
+            gradient = ops.transpose(gradient, (0, 2, 3, 1))
+        flow = flow_of(displacements, control_points, height, width)
+        gradient = ops.cast(warp_adjoint(ops.cast(gradient, geometry_dtype), flow), image_dtype)
+        return ops.transpose(gradient, (0, 3, 1, 2)) if channels_first else gradient
+
+    points = control_points[0] * control_points[1]
+    differentiable = interpolation == "bilinear" and keras.backend.is_float_dtype(image_dtype)
+    return compiled(
+        deform,
+        ((None, *image_shape), image_dtype),
+        ((None, points, 2), geometry_dtype),
+        adjoint=adjoint if differentiable else None,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def compiled_random_deform(max_displacement, image_shape, image_dtype, *key):
+    """(images, what a seed generator's `next` gave) → deformed images, each by a draw of its own.
+
+    Draws are not under XLA, whose numbers for a seed are others.
+    """
+    deform = compiled_deform(image_shape, image_dtype, *key)
+    geometry_dtype, control_points = key[1:3]
+
+    def random_deform(images, seed):
+        options = control_points, max_displacement, geometry_dtype, DrawnSeed(seed)
+        return deform(images, uniform_displacements(ops.shape(images)[0], *options))
+
+    dtype = "uint32" if keras.backend.backend() == "jax" else "int64"
+    return compiled(random_deform, ((None, *image_shape), image_dtype), ((2,), dtype), jit=False)

@@ -1,0 +1,227 @@
+"""Forward passes over images and their deformed selves, reduced to distances on the way."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from deformstab.backend import compiled_model_step, kept_with
+from deformstab.measurement.distances import (
+    cosine_distance_of_scaled,
+    euclidean_distance,
+    scaled,
+    sum_of_squares,
+)
+from deformstab.measurement.representations import flat_rows, watch
+
+_WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a forward pass gives.
+
+    Attributes:
+        images: [b], indices.
+        draws: [d], indices; none if nothing was deformed.
+        apart: name → [b, d], distances of an image to its deformed selves.
+        lengths: name → float64 [b, 1 + d], of the representations, the image's own first; NaN if an
+            entry is not finite.
+        rows: name → [b, entries], of the images.
+        missing: names of what has no row for each image after all.
+    """
+
+    images: np.ndarray
+    draws: np.ndarray
+    apart: dict
+    lengths: dict
+    rows: dict
+    missing: set
+
+
+def batches(model, images, layers, spans, metric, batch_size, memory, deform):
+    """Runs a model over images, and over their deformed selves beside them.
+
+    Args:
+        model: any Keras model, built.
+        images: `DeformedImages`.
+        layers: the `Representation`s to measure.
+        spans: name → (start, stop), which entries of which representations to give as rows.
+        metric: "cosine" or "euclidean".
+        batch_size: images a forward pass, as many deformed ones beside them.
+        memory: bytes that a pass may take, by a rough estimate.
+        deform: whether to deform images; without, the pass is for rows only, and ends with them.
+
+    Yields:
+        `Batch`es. All draws of an image come with it, in one batch or several.
+    """
+    largest = max([each.peak_bytes for each in layers], default=0)
+    most = max(1, int(memory / (_WORKSPACE * largest + 1)))  # images of both sorts in a pass
+    names = tuple((each.name, each.features) for each in layers) if deform else ()
+    for part in parts(images, batch_size, most, deform):
+        keep = tuple(spans.items()) if part.first else ()
+        step = _step(model, images, part.inputs, part.draws_at_once, names, keep, metric)
+        apart, scales, squares, rows = step(*part.inputs, *part.moved)
+        yield Batch(
+            part.images,
+            part.draws,
+            {name: part.cut(x) for name, x in apart.items()},
+            {
+                name: part.cut(scales[name], 1) * np.sqrt(part.cut(squares[name], 1), dtype=float)
+                for name in apart
+            },
+            {name: part.head(x) for name, x in rows.items()},
+            {name for name, _ in names if name not in apart},
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images and some of their deformed selves, of the same sizes in every part.
+
+    Attributes:
+        images: [b], the indices that count; further rows fill it up.
+        draws: [d], the same for draws.
+        draws_at_once: with those that fill it up.
+        inputs: the model's inputs, tensors [b or more, …].
+        moved: [] or one tensor [b · d or more, …], deformed images.
+        first, last: whether these images come for the first time, for the last.
+    """
+
+    images: np.ndarray
+    draws: np.ndarray
+    draws_at_once: int
+    inputs: list
+    moved: list
+    first: bool
+    last: bool
+
+    def head(self, x):
+        """What counts of a result for each image, the tensor itself if that is all."""
+        return x if len(self.images) == x.shape[0] else x[: len(self.images)]
+
+    def cut(self, x, before: int = 0) -> np.ndarray:
+        """What counts of a result for each image and draw, as [images, before + draws]."""
+        x = ops.convert_to_numpy(x).reshape(len(self.inputs[0]), -1)
+        return x[: len(self.images), : before + len(self.draws)]
+
+
+def parts(images, batch_size: int, most: int, deform: bool = True):
+    """Cuts images and draws into equal parts.
+
+    Sizes are static in a compiled step; what is missing in the last part is filled up with images
+    and draws that were there before.
+
+    Args:
+        images: `DeformedImages`.
+        batch_size: images a part, as many deformed ones beside them.
+        most: images of both sorts at most.
+        deform: whether to deform.
+
+    Yields:
+        `Part`s. All draws of an image come with it, in one part or several.
+    """
+    draws = images.draws if deform else 0
+    slices = math.ceil(draws / max(1, min(draws, batch_size, most - 1))) if deform else 1
+    at_once = math.ceil(draws / slices)
+    count = (
+        min(batch_size // at_once, most // (1 + at_once)) if deform else min(most, 2 * batch_size)
+    )
+    count = min(max(1, count), len(images))
+    count = math.ceil(len(images) / math.ceil(len(images) / count))
+    for start in range(0, len(images), count):
+        now = np.arange(start, start + count)
+        inputs = images.tensors(now % len(images))
+        for number in range(slices):
+            few = np.arange(number * at_once, (number + 1) * at_once)
+            moved = []
+            if deform:
+                where = now % len(images), few % draws
+                moved = [images.deformed(inputs[images.place], *where)]
+            counted = now[now < len(images)], few[few < draws]
+            turn = number == 0, number == slices - 1
+            yield Part(*counted, at_once, inputs, moved, *turn)
+
+
+def joined(inputs, moved, place) -> list:
+    """Inputs of one forward pass for images and deformed images both: the same kernels for them."""
+    draws = moved.shape[0] // inputs[0].shape[0]
+    return [
+        ops.concatenate([x, moved if number == place else ops.repeat(x, draws, axis=0)])
+        for number, x in enumerate(inputs)
+    ]
+
+
+def _step(model, images, inputs, draws, names, spans, metric):
+    """The compiled step for these sizes, kept with the model."""
+    sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
+    key = ("forward", images.place, str(images.structure), sizes, draws, names, spans, metric)
+
+    def make():
+        what = draws, dict(names), dict(spans), metric
+        step = functools.partial(_reduced, model, images.pack, images.place, *what)
+        batch, *image = sizes[images.place][0]
+        moved = [((batch * draws, *image), "float32")] if draws else []
+        return compiled_model_step(step, model, *sizes, *moved)
+
+    return kept_with(model, key, make)
+
+
+def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
+    """One forward pass: (distances, scales, squares, rows), each name → tensor."""
+    inputs = list(tensors)
+    count = inputs[0].shape[0]
+    if draws:
+        *inputs, moved = tensors
+        inputs = joined(inputs, moved, place)
+    batch = count * (1 + draws)
+    apart, scales, squares, kept = {}, {}, {}, {}
+    wanted = {*names, *spans}
+
+    def reduce(name, _, output):
+        if name in wanted:
+            wanted.discard(name)
+            rows = flat_rows(output, batch)
+            # A row as long as the batch (similarities within it) depends on the other images.
+            if rows is not None and names.get(name) in (None, rows.shape[1]):
+                if name in names:
+                    reduced = _distances(rows, count, draws, metric)
+                    apart[name], scales[name], squares[name] = reduced
+                if name in spans:
+                    start, stop = spans[name]
+                    # A slice may be a view, which keeps the rows of deformed images in memory.
+                    kept[name] = ops.take(rows[:, start:stop], np.arange(count), axis=0)
+        return not wanted
+
+    watch(model, pack(inputs), inputs[place], reduce)
+    return apart, scales, squares, kept
+
+
+def _distances(rows, count, draws, metric):
+    """(distances of images to deformed selves [count, draws], scales and squares of all rows).
+
+    The length of a row is its scale · √squares, which may not be a float32: images come first, and
+    both are [count, 1 + draws].
+    """
+
+    def parted(x):
+        moved = ops.reshape(x[count:], (count, draws, *x.shape[1:]))
+        return ops.expand_dims(x[:count], 1), moved
+
+    def distances(shares, scales, squares):
+        if metric == "cosine":
+            apart = cosine_distance_of_scaled(*parted(shares), *parted(squares))
+        else:
+            apart = euclidean_distance(*parted(rows))
+        return apart, *(ops.concatenate(parted(x), axis=1) for x in (scales, squares))
+
+    squares = sum_of_squares(rows)
+    ordinary = ops.all(ops.logical_and(squares > 1e-20, squares < 1e30))  # not so for NaN
+    return ops.cond(
+        ordinary,
+        lambda: distances(rows, ops.ones_like(squares), squares),
+        lambda: distances(*scaled(rows)),  # takes twice as long
+    )

@@ -1,0 +1,162 @@
+"""How far deformations move each layer of a model, and how far apart its images are: exactly, in
+bounded memory. Every number about representations is a summary of what this gives."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops
+
+from deformstab.measurement.distances import pair_squares
+from deformstab.measurement.forward import batches
+from deformstab.measurement.representations import NO_ROWS, Representation
+
+# Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
+_ROWS, _FORWARD, _PAIRS = 0.7, 0.25, 0.05
+
+
+@dataclass
+class LayerDistances:
+    """What was measured of one representation.
+
+    Attributes:
+        representation: of which.
+        note: why there is nothing, or "".
+        apart: [images, draws], distances of each image to its deformed selves.
+        pairs: [images, images], distances between images; symmetric.
+        length: of the longest representation.
+    """
+
+    representation: Representation
+    note: str = ""
+    apart: np.ndarray | None = None
+    pairs: np.ndarray | None = None
+    length: float = np.nan
+
+
+def layer_distances(model, images, layers, metric, batch_size, memory_limit, progress):
+    """Measures representations of a model: all images, all draws, all pairs.
+
+    Deformed representations are reduced to distances inside the compiled call. Pairs need the rows
+    of all images at once. Most of the limit holds them, for as many layers as fit, from the last
+    one backwards; the others get passes of their own over the undeformed images. Such a pass ends
+    at the layer it is for, so it is short: large layers are the first ones. Squares of distances
+    add up over entries, so that a layer that does not fit comes in parts.
+
+    Args:
+        model: any Keras model, built.
+        images: `DeformedImages`.
+        layers: `Representation`s, in the model's order.
+        metric: "cosine" or "euclidean".
+        batch_size: images a forward pass, as many deformed ones beside them.
+        memory_limit: bytes of activations.
+        progress: called after each forward pass with the share of all work that it was.
+
+    Yields:
+        (place in `layers`, `LayerDistances`), in any order.
+    """
+    count, memory_limit = len(images), min(memory_limit, 1 << 60)  # infinity has no whole parts
+    measurable = [each for each in layers if not each.note]
+    passes = _passes(measurable, _ROWS * memory_limit / count)
+    work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
+
+    def run(measured, spans, deform):
+        limits = metric, batch_size, _FORWARD * memory_limit
+        for batch in batches(model, images, measured, spans, *limits, deform=deform):
+            progress(len(batch.images) * (bool(batch.rows) + 2 * len(batch.draws)) / work)
+            yield batch
+
+    found = {each.name: LayerDistances(each, each.note) for each in layers}
+    places = {each.name: place for place, each in enumerate(layers)}
+    apart = {each.name: np.full((count, images.draws), np.nan) for each in measurable}
+    lengths = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
+    kept = {}
+    for batch in run(measurable, passes[0] if passes else {}, deform=True):
+        here = batch.images[:, None]
+        for name in batch.apart:
+            apart[name][here, batch.draws] = batch.apart[name]
+            lengths[name][here, [0, *(1 + batch.draws)]] = batch.lengths[name]
+        _collect(kept, batch)
+    for each in measurable:
+        missing = each.name in batch.missing
+        note = NO_ROWS if missing else _what_is_broken(lengths[each.name], metric)
+        length = lengths[each.name].max()
+        found[each.name] = LayerDistances(each, note, apart[each.name], None, length)
+    for name in [name for name, layer in found.items() if layer.note]:
+        yield places[name], found.pop(name)
+
+    squares = {}
+    for number, spans in enumerate(passes):
+        spans = {name: span for name, span in spans.items() if name in found}
+        if number and spans:
+            for batch in run([found[name].representation for name in spans], spans, deform=False):
+                _collect(kept, batch)
+        for name, (_, stop) in spans.items():
+            scale = found[name].length or 1.0
+            scales = lengths[name][:, 0] if metric == "cosine" else np.full(count, scale)
+            more = _squares(kept.pop(name), scales, _PAIRS * memory_limit)
+            squares[name] = squares.get(name, 0) + more
+            if stop == found[name].representation.features:
+                layer, total = found.pop(name), squares.pop(name)
+                layer.pairs = 0.5 * total if metric == "cosine" else np.sqrt(total) * scale
+                yield places[name], layer
+        kept.clear()
+
+
+def _passes(layers, room: float) -> list[dict]:
+    """Which entries of which layers to keep, pass by pass: {name: (start, stop)}.
+
+    Args:
+        layers: `Representation`s, in the model's order.
+        room: bytes an image.
+    """
+    passes, left = [], 0
+    for each in reversed(layers):
+        start = 0
+        while start is not None and start != each.features:
+            if left < each.itemsize:
+                passes.append({})
+                left = max(room, each.itemsize)
+            if each.features is None:  # no way to count them before: kept as a whole
+                stop = None
+            else:
+                stop = min(each.features, start + int(left // each.itemsize))
+                left -= (stop - start) * each.itemsize
+            passes[-1][each.name] = (start, stop)
+            start = stop
+    return passes
+
+
+def _collect(kept: dict, batch) -> None:
+    for name, rows in batch.rows.items():
+        kept.setdefault(name, []).append(rows)
+
+
+def _squares(parts: list, scales, memory: float) -> np.ndarray:
+    """Squared distances between all rows, which came in parts, each over its scale.
+
+    Some entries at a time; scales are float64 [images].
+    """
+    count, entries = len(scales), parts[0].shape[1]
+    within = np.clip(scales, 1e-30, 1e30)[:, None]  # what a float32 can say
+    beyond = scales[:, None] / within
+    step = max(1, int(memory / (4 * 4 * count)))  # four bytes, in four tensors at once
+    total = np.zeros((count, count))
+    for start in range(0, entries, step):
+        # Eager slices take as long as small layers do.
+        some = parts if step >= entries else [part[:, start : start + step] for part in parts]
+        some = some[0] if len(some) == 1 else ops.concatenate(some)
+        if (beyond != 1).any():
+            some = some / ops.cast(beyond, some.dtype)
+        total += pair_squares(some, within, memory)
+    return total
+
+
+def _what_is_broken(lengths, metric) -> str:
+    """Of the lengths of representations [images, 1 + draws]: a note, or ""."""
+    broken = f"representation for {{}} of {math.prod(lengths.shape)} images, deformed or not"
+    if not np.isfinite(lengths).all():
+        return "non-finite " + broken.format((~np.isfinite(lengths)).sum())
+    if metric == "cosine" and (lengths == 0).any():
+        return "zero " + broken.format((lengths == 0).sum()) + ": it has no direction"
+    return ""

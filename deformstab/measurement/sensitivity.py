@@ -1,0 +1,280 @@
+"""measure_sensitivity: how far deformations move each layer of a model, as a table."""
+
+import keras
+import numpy as np
+import pandas as pd
+
+from deformstab.backend import kept_with
+from deformstab.measurement.distances import check_metric
+from deformstab.measurement.intervals import sensitivity_interval
+from deformstab.measurement.layer_distances import layer_distances
+from deformstab.measurement.representations import representations, select
+from deformstab.measurement.stimuli import deformed_images
+from deformstab.tables import DISTANCE_COLUMNS, SENSITIVITY_COLUMNS, table
+
+MEMORY_LIMIT = 2 * 2**30  # bytes
+_PATIENCE = 3  # seconds until a progress bar appears
+# Below this the distances between images are rounding: float32 unit vectors have an error of 1e-7,
+# which is 1e-14 in squares; Euclidean distances are compared with the longest representation.
+_COSINE_RESOLUTION = 1e-12
+_EUCLIDEAN_RESOLUTION = 1e-6
+
+
+def measure_sensitivity(
+    model,
+    images,
+    deformation=None,
+    layers=None,
+    metric: str = "cosine",
+    deformations: int = 1,
+    batch_size: int = 32,
+    intervals: bool = True,
+    seed: int = 0,
+    *,
+    deformed_input=None,
+    max_images: int | None = None,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: bool = False,
+    progress: bool = True,
+):
+    """Measures the normalized deformation sensitivity of each layer of a model.
+
+    Of a representation r (one layer's output, flattened), for images x, y and deformations τ
+    (Ruderman et al. 2018):
+
+        mean_x d(r(x), r(τ(x))) / median_{x≠y} d(r(x), r(y)),   d(a, b) = 1 - a·b / (|a| |b|)
+
+    The mean runs over all images, the median over all their pairs. The paper takes 128 images. The
+    model runs in inference mode: batch normalization uses its moving averages, which are stale
+    after short training; `ds.reestimate_batch_normalization` mends that.
+
+    Any Keras model will do: functional, Sequential, subclassed, nested, of several inputs and
+    outputs, of any precision. Layers called inside traced control flow (a loop, the steps of an
+    RNN) keep a row without numbers; loops on PyTorch are Python's, with a row for each call.
+
+    **Memory.** Deformed activations are reduced to distances inside the compiled call, batch by
+    batch. All pairs need all images' activations of a layer, images × activations × 4 bytes. As
+    many layers as fit most of `memory_limit`, from the last one backwards, keep theirs during the
+    pass over all images; the others get passes of their own over the undeformed images, which end
+    at their layer; a layer that does not fit comes in parts, since squares of distances add up.
+    The rest bounds what a forward pass holds, if need be by fewer than `batch_size` images.
+    The result does not depend on it. Weights and the images themselves are not counted, nor is the
+    matrix of pairs, images² × 8 bytes and a few copies of it.
+
+    What is compiled is kept with the model: it sees new weights, and layers and variables that were
+    added or removed (LoRA, quantization), but no other attribute that is changed later.
+
+    Args:
+        model: a Keras model that takes images, alone or beside other inputs.
+        images: [images, height, width, channels] (by the deformation's data format), scaled as the
+            model wants them; at least two. An array, a tensor, or a source that `fit` takes:
+            `tf.data.Dataset`, `keras.utils.PyDataset`, generator (labels are passed over). For a
+            model of several inputs a list or dict of arrays.
+        deformation: a `ds.RandomDeformation`; by default the paper's, `ds.paper_deformation`.
+        layers: which layers to measure, by default all, the input first. A name, a pattern
+            (`"block*_conv?"`), a layer, a layer class (`keras.layers.Conv2D`), a function of a
+            layer that returns whether to take it, or a list of these. Layers inside other layers
+            are named by path, `backbone/block1_conv1`; a second call of a layer has "#2". For the
+            paper's 13 representations: `ds.paper_layers(model)`.
+        metric: "cosine" or "euclidean" (distance in place of 1 - similarity).
+        deformations: draws an image.
+        batch_size: images a forward pass (as many deformed ones beside them). The result does not
+            depend on it beyond float32 rounding.
+        intervals: whether to compute the 95 % intervals over images (delete-one jackknife of the
+            log sensitivity; see `deformstab.measurement.intervals`).
+        seed: of the draws, all made once by `deformation.draw(images · deformations, seed=seed)`;
+            image i gets the draws i · deformations, …, (i + 1) · deformations - 1.
+        deformed_input: of several inputs the one to deform, its key in the dict or its number in
+            the list; by default the only one with four axes. The others stay as they are.
+        max_images: the first so many; by default all of an array, 128 of a dataset or generator.
+        memory_limit: bytes of activations in memory at once.
+        return_distances: whether to return the distance of every image and draw as well.
+        progress: whether a bar may appear when it takes more than a few seconds.
+
+    Returns:
+        A DataFrame, a row a layer, in the order in which the model computes them: `layer`,
+        `layer_index` (number of the row), `layer_type`, `metric`, `distance` (the mean),
+        `baseline` (the median), `sensitivity` (their ratio), `sensitivity_low`, `sensitivity_high`,
+        `images`, `deformations` (an image), `rms_displacement` (root mean square length of the flow
+        over pixels and draws, in pixels), `folded_fraction` (share of draws that fold the image),
+        `note`. A layer that cannot be measured keeps its row, with NaN and a note that says why.
+
+        With `return_distances` a pair, that table and a long one: a row for each measured layer,
+        image and draw, with `layer`, `layer_index`, `metric`, `image`, `deformation` (its number),
+        `distance`, `baseline`, `rms_displacement` (of this draw), `folded`.
+
+    Raises:
+        ValueError: for unknown layers, input or metric, fewer than two images, images of a wrong
+            rank, or a model that takes batches of one size only.
+
+    Example:
+
+    ```python
+    table = ds.measure_sensitivity(model, images[:128])
+    table.plot(x="layer", y="sensitivity")
+    ```
+    """
+    check_options(metric, batch_size, memory_limit)
+    prepared = deformed_images(images, deformation, deformations, seed, deformed_input, max_images)
+    options = metric, batch_size, intervals, memory_limit, return_distances, progress
+    return sensitivity_table(model, prepared, layers, *options)
+
+
+def sensitivity_table(
+    model,
+    images,
+    layers=None,
+    metric: str = "cosine",
+    batch_size: int = 32,
+    intervals: bool = True,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: bool = False,
+    progress: bool = True,
+    chosen=None,
+):
+    """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already.
+
+    `chosen` [images, images]: which pairs the baseline is the median of, where it is not all;
+    only i < j is read, and there are no intervals then.
+    """
+    found = measured_layers(model, images, layers, metric, batch_size, memory_limit, progress)
+    mean_square, folded = images.flow_statistics
+    rows, distances = {}, {}
+    for place, layer in found:
+        rows[place] = {
+            **layer_columns(place, layer, images, metric),
+            "rms_displacement": np.sqrt(mean_square.mean()),
+            "folded_fraction": folded.mean(),
+            **sensitivity_columns(layer, metric, intervals and chosen is None, chosen=chosen),
+        }
+        if return_distances and layer.pairs is not None:
+            distances[place] = _distance_rows(rows[place], layer.apart, mean_square, folded)
+    result = table([rows[place] for place in sorted(rows)], SENSITIVITY_COLUMNS)
+    if not return_distances:
+        return result
+    long = [distances[place] for place in sorted(distances)] or [table([], DISTANCE_COLUMNS)]
+    return result, pd.concat(long, ignore_index=True)
+
+
+def check_options(metric, batch_size, memory_limit) -> None:
+    """Refuses what cannot be measured with, before any work is done."""
+    check_metric(metric)
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(f"batch_size must be an int of at least 1, received {batch_size!r}")
+    if not isinstance(memory_limit, (int, float, np.number)) or not memory_limit > 0:
+        raise ValueError(
+            f"memory_limit must be a positive number of bytes, received {memory_limit!r}"
+        )
+
+
+def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress):
+    """Plans and measures the layers of a model with a progress bar.
+
+    Args:
+        model: any Keras model, built or not.
+        images: `DeformedImages`.
+        layers, metric, batch_size, memory_limit, progress: as for `measure_sensitivity`.
+
+    Returns:
+        An iterator over (number of the row, `LayerDistances`), in any order.
+    """
+    build(model, images)
+    found = representations(model, images)
+    chosen = select(found, layers)
+
+    def measure():
+        from tqdm.auto import tqdm  # here: it looks for a notebook
+
+        with tqdm(
+            total=100,
+            desc="sensitivity",
+            unit="%",
+            delay=_PATIENCE,
+            disable=not progress,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+            leave=False,
+        ) as bar:
+            yield from layer_distances(
+                model,
+                images,
+                chosen,
+                metric,
+                batch_size,
+                memory_limit,
+                # Shares add up to one but for rounding, and tqdm warns of more.
+                lambda share: bar.update(min(100 * share, bar.total - bar.n)),
+            )
+
+    return measure()
+
+
+def build(model, images) -> None:
+    """Builds a model that is not yet, by a call: not every model can be built from a shape.
+
+    A built model may have layers that are not, and JAX cannot make their weights in a trace. If
+    there are some after a call, the model does not use them.
+    """
+    if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
+        model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
+    inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
+    if not model.built or any(type(x).build is not keras.layers.Layer.build for x in inner):
+        some = images.pack(images.tensors(slice(0, 1)))
+        kept_with(model, "called", lambda: model(some, training=False) is not None)
+
+
+def layer_columns(place, layer, images, metric) -> dict:
+    """What a row of any table of sensitivities says about its layer and its measurement."""
+    return {
+        "layer": layer.representation.name,
+        "layer_index": place,
+        "layer_type": layer.representation.layer_type,
+        "metric": metric,
+        "images": len(images),
+        "deformations": images.draws,
+        "note": "",
+    }
+
+
+def sensitivity_columns(layer, metric, intervals, draws=slice(None), chosen=None) -> dict:
+    """The numbers of one layer, or the note that says why there are none.
+
+    Args:
+        layer: `LayerDistances`.
+        metric, intervals: as for `measure_sensitivity`.
+        draws: which of them to take.
+        chosen: as for `sensitivity_table`; read without intervals only.
+    """
+    if layer.note:
+        return {"note": layer.note}
+    apart, pairs = layer.apart[:, draws].mean(axis=1), layer.pairs
+    if intervals:
+        values = sensitivity_interval(apart, pairs)
+    else:
+        upper = np.triu(np.ones(pairs.shape, bool) if chosen is None else chosen, 1)
+        baseline = np.median(pairs[upper])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = apart.mean(), baseline, apart.mean() / baseline, np.nan, np.nan
+    resolution = _COSINE_RESOLUTION
+    if metric == "euclidean":
+        resolution = _EUCLIDEAN_RESOLUTION * layer.length
+    if values[1] <= resolution:
+        what = "constant up to a factor" if metric == "cosine" else "constant"
+        return {"note": f"{what} representation: the median distance between images is zero"}
+    if not np.isfinite(values[:3]).all():
+        return {"note": "distances that are not finite: the representation is too large for them"}
+    names = ("distance", "baseline", "sensitivity", "sensitivity_low", "sensitivity_high")
+    return dict(zip(names, values))
+
+
+def _distance_rows(row, apart, mean_square, folded) -> pd.DataFrame:
+    """The long table of one layer: a row for each image and draw."""
+    images, draws = apart.shape
+    columns = {
+        **{name: row.get(name) for name in ("layer", "layer_index", "metric", "baseline")},
+        "image": np.repeat(np.arange(images), draws),
+        "deformation": np.tile(np.arange(draws), images),
+        "distance": apart.ravel(),
+        "rms_displacement": np.sqrt(mean_square).ravel(),
+        "folded": folded.ravel(),
+    }
+    return table(columns, DISTANCE_COLUMNS)

@@ -1,0 +1,153 @@
+"""The VGG-like networks of the paper, as a table of blocks and one line where the kind enters."""
+
+import zlib
+
+import keras
+import numpy as np
+from keras import layers
+
+from deformstab.networks.downsampling import check_downsampling, downsample
+from deformstab.networks.initializers import paper_initializer, seed_of, seeded
+
+# (convolutions, filters) of each block; a downsampling layer follows every block.
+CIFAR10_BLOCKS = ((2, 32), (2, 64), (2, 128), (2, 256))
+IMAGENET_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
+
+def vgg(
+    input_shape,
+    classes: int,
+    blocks=CIFAR10_BLOCKS,
+    downsampling: str = "max",
+    kernel_initializer=None,
+    seed=None,
+) -> keras.Model:
+    """A VGG-like network (Ruderman et al. 2018): the kind of downsampling is all that varies.
+
+    Blocks of (3×3 convolution → batch normalization → ReLU), a downsampling layer after every
+    block, global average pooling, one linear layer. Layers have equal names whatever the kind:
+    `block1_conv1`, `block1_conv1_bn`, `block1_conv1_relu`, …, `block1_downsample` (of
+    `strided_relu` the last of `block1_downsample_conv`, `…_bn`, `block1_downsample`), …, `logits`.
+    Layers of equal name start with equal weights, whatever the kind, when `seed` is equal.
+
+    Where the paper is silent: convolutions have no bias (batch normalization follows; the `strided`
+    kind has none either), "same" padding, and Keras' defaults for batch normalization.
+
+    Args:
+        input_shape: (height, width, channels), by Keras' data format.
+        classes: outputs of the linear layer.
+        blocks: (convolutions, filters) of each block: `ds.CIFAR10_BLOCKS`, `ds.IMAGENET_BLOCKS`,
+            or your own.
+        downsampling: "subsample" (keeps the top left of each 2×2 block), "max", "average" (2×2
+            pooling), "strided" (a 2×2 convolution of stride 2) or "strided_relu" (the same, with
+            batch normalization and ReLU).
+        kernel_initializer: of every convolution and the linear layer, as Keras takes it; by default
+            a truncated normal of standard deviation 1/√n_in. Each layer gets a copy with a seed of
+            its own. A `ds.SmoothedInitializer` is for the convolutions; the linear layer gets its
+            base.
+        seed: int, or `None` for different weights each time (`keras.utils.set_random_seed` rules).
+
+    Returns:
+        A functional model from images (scaled by you; the paper's experiments here use [-1, 1]) to
+        logits [batch, classes].
+
+    Example:
+
+    ```python
+    model = ds.vgg((32, 32, 3), classes=10, downsampling="average", seed=0)
+    ```
+    """
+    check_downsampling(downsampling)
+    input_shape = _check_sizes(input_shape, blocks, classes)
+    channel_axis = 1 if keras.config.image_data_format() == "channels_first" else -1
+    base = paper_initializer() if kernel_initializer is None else kernel_initializer
+    base = keras.initializers.get(base)
+    root = seed if seed is not None else seed_of(base)
+
+    def initializer(layer):
+        chosen = base
+        if layer == "logits":
+            chosen = getattr(base, "initializer", base)
+        # Of the layer's name, not its number: layers two kinds have in common then start equal.
+        return seeded(chosen, None if root is None else layer_seed(root, layer))
+
+    def convolution(filters, kernel_size, strides=1, padding="same", *, name):
+        return layers.Conv2D(
+            filters,
+            kernel_size,
+            strides,
+            padding,
+            use_bias=False,
+            kernel_initializer=initializer(name),
+            name=name,
+        )
+
+    def normalization(name):
+        return layers.BatchNormalization(axis=channel_axis, name=name)
+
+    images = tensor = keras.Input(input_shape, name="input")
+    for block, (convolutions, filters) in enumerate(blocks, start=1):
+        for number in range(1, convolutions + 1):
+            name = f"block{block}_conv{number}"
+            tensor = convolution(filters, 3, name=name)(tensor)
+            tensor = normalization(name=f"{name}_bn")(tensor)
+            tensor = layers.ReLU(name=f"{name}_relu")(tensor)
+        name = f"block{block}_downsample"
+        tensor = downsample(tensor, downsampling, name, convolution, normalization)
+    tensor = layers.GlobalAveragePooling2D(name="global_average")(tensor)
+    logits = layers.Dense(classes, kernel_initializer=initializer("logits"), name="logits")(tensor)
+    return keras.Model(images, logits, name=f"vgg_{downsampling}")
+
+
+def paper_layers(model) -> list[str]:
+    """The representations the paper plots: the input, every convolution, every downsampling layer.
+
+    Convolutions count after their batch normalization and ReLU. For `ds.CIFAR10_BLOCKS` these are
+    1 + 8 + 4 = 13 names, in order, to be passed as `layers=` to `ds.measure_sensitivity`.
+
+    Args:
+        model: made by `ds.vgg`.
+
+    Returns:
+        A list of names.
+
+    Raises:
+        ValueError: for another model, whose layers the paper does not name.
+
+    Example:
+
+    ```python
+    table = ds.measure_sensitivity(model, images, layers=ds.paper_layers(model))
+    ```
+    """
+    names = [layer.name for layer in model.layers]
+    chosen = [name for name in names if name.endswith(("_relu", "_downsample"))]
+    if not chosen or not all(name.startswith("block") for name in chosen):
+        raise ValueError(
+            "paper_layers knows the layers of models made by ds.vgg; for another model pass the "
+            f"names you want as layers=, received a model with the layers {', '.join(names[:8])}, …"
+        )
+    return ["input", *chosen]
+
+
+def layer_seed(root: int, name: str) -> int:
+    """The seed of the layer of some name, where the whole model's is `root`."""
+    return int(np.random.SeedSequence([root, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
+
+
+def _check_sizes(input_shape, blocks, classes) -> tuple:
+    input_shape = tuple(input_shape)
+    channels_first = keras.config.image_data_format() == "channels_first"
+    size = input_shape[1:] if channels_first else input_shape[:2]
+    if len(input_shape) != 3 or any(side is not None and side < 2 ** len(blocks) for side in size):
+        raise ValueError(
+            f"input_shape must be (height, width, channels) by Keras' data format, and at least "
+            f"{2 ** len(blocks)} pixels a side for {len(blocks)} blocks that each halve it; "
+            f"received {input_shape}"
+        )
+    if classes < 1 or not all(len(block) == 2 and min(block) >= 1 for block in blocks):
+        raise ValueError(
+            "classes must be at least 1, and blocks pairs (convolutions, filters) of at least 1; "
+            f"received classes={classes}, blocks={blocks!r}"
+        )
+    return input_shape

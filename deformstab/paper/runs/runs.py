@@ -1,0 +1,245 @@
+"""One run: a network initialized, measured, trained, measured again. Many runs: resumable.
+
+A run is finished when `runs/<id>.json` is there: the id is a hash of the experiment (every choice,
+and the content of data from disk) and of the package's version. The git commit is not part of it,
+nor are the versions of other packages: the file names both. A finished run is never run
+again, and a file appears whole or not at all, so a run that was stopped costs only itself.
+"""
+
+import functools
+import json
+import pathlib
+import time
+
+import pandas as pd
+
+from deformstab.paper.data import datasets, tasks
+from deformstab.paper.runs.executors import serial
+from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.network_measurements import measure, record
+from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
+from deformstab.tables import (
+    SENSITIVITY_COLUMNS,
+    SMOOTHNESS_COLUMNS,
+    from_csv,
+    git_commit,
+    provenance,
+    remove_temporaries,
+    write_json,
+)
+
+# Of an experiment in every row of every table: what figures and claims choose and group by.
+RUN_COLUMNS = (
+    *("study", "dataset", "task", "downsampling", "seed", "class_displacement", "sigma"),
+    *("input_scaling", "batch_statistics", "choice"),
+)
+TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
+_TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
+_TEST_IMAGES = 512  # of which the first ones measure
+
+
+def run(experiment: Experiment, checkpoint=None) -> dict[str, pd.DataFrame]:
+    """Runs one experiment.
+
+    Args:
+        experiment: all choices.
+        checkpoint: path of a file that an epoch's end writes, and that a run takes up which was
+            stopped: it gives what it would have given. `None` for neither.
+
+    Returns:
+        All with `RUN_COLUMNS`, empty where there is nothing (no training). sensitivity: the rows of
+        `ds.measure_sensitivity` for both metrics, smoothness: those of `ds.filter_smoothness`, each
+        with `phase` "initial" or "trained"; training: one row with the accuracies; epochs: a row an
+        epoch; trajectory: `quantity` ("sensitivity" or "smoothness") and its `value` of each layer
+        at steps 1, 2, 3, 4, 6, 8, 11, …, with the accuracy then (of experiments with `track`);
+        variants: sensitivity measured otherwise (of those with `variants`).
+    """
+    return _run(experiment, checkpoint)[0]
+
+
+def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
+    """The tables, and the seconds they took: also before a stop, but in no table."""
+    start = time.perf_counter()
+    data = dataset_of(experiment)
+    training = Training(experiment, data)
+    kept = training.resume(checkpoint) if checkpoint else None
+    if kept is None:
+        found = {}
+        if experiment.batch_statistics:
+            training.evaluate()
+        measure(training.measured, experiment, data, "initial", found)
+    else:
+        found = {name: [from_csv(text, _TYPES)] for name, text in kept["tables"].items()}
+        start -= kept["seconds"]
+
+    def track():
+        if is_tracked(training.step):
+            record(training, found)
+
+    while not training.is_over:
+        training.run_epoch(track if experiment.track else lambda: None)
+        if checkpoint and not training.is_over:
+            seconds = time.perf_counter() - start
+            training.save(checkpoint, {"tables": _texts(found), "seconds": seconds})
+    if experiment.epochs:
+        found["epochs"] = [pd.DataFrame(training.history)]
+        found["training"] = [pd.DataFrame([_outcome(training)])]
+        measure(training.measured, experiment, data, "trained", found)
+    tables = {name: _with_run(found.get(name), experiment) for name in TABLES}
+    return tables, time.perf_counter() - start
+
+
+def dataset_of(experiment: Experiment) -> datasets.Dataset:
+    """The data an experiment trains on, its task included."""
+    data = _load(
+        experiment.dataset,
+        experiment.data_dir,
+        experiment.image_size,
+        experiment.train_images,
+        max(_TEST_IMAGES, experiment.measured_images),
+    )
+    if experiment.epochs and data.measured_only:
+        raise ValueError(
+            f"{experiment.data_dir} has no folders train/ and test/, so networks can be measured on "
+            "its images but not trained; set the epochs to 0"
+        )
+    data = tasks.scaled(data, experiment.input_scaling)
+    if experiment.task == "random_labels":
+        return tasks.random_labels(data, experiment.seed)
+    if experiment.task == "random_images":
+        return tasks.random_images(data, experiment.seed)
+    if experiment.task == "deformed_classes":
+        displacement = experiment.class_displacement
+        return tasks.deformed_classes(
+            data, experiment.control_points, displacement, experiment.seed
+        )
+    return data
+
+
+_load = functools.lru_cache(maxsize=4)(datasets.load)
+
+
+def _outcome(training) -> dict:
+    """What the training came to: how long it took and the accuracies, while it ran and after."""
+    data, last = training.data, dict(training.history[-1])
+    row = {"epochs": last.pop("epoch"), "steps": last.pop("step"), "fits": training.fits}
+    row |= {"train_images": len(data.x_train), "classes": data.classes, **last}
+    x, y = _test_images(training.experiment, data)
+    row["accuracy_test"] = accuracy(predict(training.measured, x), y)
+    return row
+
+
+def _test_images(experiment, data):
+    """To tell the accuracy: more than are measured if asked for, where there is something to tell."""
+    if experiment.test_images <= len(data.x_test) or experiment.task != "true_labels":
+        return data.x_test, data.y_test
+    # Others than these, and not kept: which images are measured does not depend on it.
+    source = experiment.dataset, experiment.data_dir, experiment.image_size
+    more = datasets.load(*source, experiment.train_images, experiment.test_images)
+    more = tasks.scaled(more, experiment.input_scaling)
+    return more.x_test, more.y_test
+
+
+def _texts(found) -> dict[str, str]:
+    return {name: pd.concat(frames).to_csv(index=False) for name, frames in found.items()}
+
+
+def _with_run(frames, experiment) -> pd.DataFrame:
+    if not frames:
+        return pd.DataFrame()
+    frame = pd.concat(frames, ignore_index=True)
+    for place, column in enumerate(RUN_COLUMNS):
+        frame.insert(place, column, getattr(experiment, column))
+    return frame
+
+
+def execute(experiment: Experiment, folder, commit: str | None = None) -> dict:
+    """Runs an experiment, from its checkpoint in the folder if there is one: what `keep` writes.
+
+    On a worker the source is a copy without its history, so it is told the commit.
+    """
+    tables, seconds = _run(experiment, _path(experiment, folder).with_suffix(".partial.npz"))
+    made_with = {name: value for name, value in provenance().items() if name != "command"}
+    return {
+        "experiment": experiment.identity(),
+        "seconds": round(seconds, 2),
+        "made_with": made_with | {"git_commit": commit},
+        "tables": {
+            name: frame.drop(columns=list(RUN_COLUMNS), errors="ignore").to_csv(index=False)
+            for name, frame in tables.items()
+        },
+    }
+
+
+def keep(experiment: Experiment, result: dict, folder) -> None:
+    """Writes what `execute` gave; from then on the experiment is finished."""
+    path = _path(experiment, folder)
+    write_json(result, path)
+    path.with_suffix(".partial.npz").unlink(missing_ok=True)
+    remove_temporaries(path.parent, f"{experiment.id}.*")  # of workers that were killed
+
+
+def finished(experiment: Experiment, folder) -> bool:
+    """Whether an experiment's results are in a folder."""
+    return _path(experiment, folder).exists()
+
+
+def run_all(experiments, folder, progress, executor=serial) -> None:
+    """Runs what is not finished yet, and writes each as it ends.
+
+    Args:
+        experiments: in the order to run them.
+        folder: of the results, `runs/<id>.json` in it.
+        progress: called with (experiment,) before and (experiment, seconds) after each run.
+        executor: of `deformstab.paper.runs.executors`.
+    """
+    folder = pathlib.Path(folder).absolute()  # a worker has a working directory of its own
+    left = [each for each in experiments if not finished(each, folder)]
+    _remove_leftovers(folder / "runs")
+    run = functools.partial(execute, folder=folder, commit=git_commit())
+    for experiment, result in executor(left, run, progress):
+        keep(experiment, result, folder)
+        progress(experiment, result["seconds"])
+
+
+def _remove_leftovers(folder) -> None:
+    """What a kill left: half-written files, checkpoints of finished runs."""
+    remove_temporaries(folder)
+    for path in folder.glob("*.partial.npz"):
+        if path.with_name(path.name.replace(".partial.npz", ".json")).exists():
+            path.unlink(missing_ok=True)
+
+
+def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """The tables of all finished experiments, one under the other, and the seconds each took."""
+    frames, seconds = {}, {}
+    for experiment in experiments:
+        if not finished(experiment, folder):
+            continue
+        path = _path(experiment, folder)
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found = {name: from_csv(text, _TYPES) for name, text in result["tables"].items()}
+            seconds[experiment.id] = result["seconds"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error!r}); remove it, and the run is run again"
+            ) from error
+        for name, frame in found.items():
+            if len(frame):
+                frames.setdefault(name, []).append(_with_run([frame], experiment))
+    tables = {
+        name: pd.concat(frames[name], ignore_index=True) if name in frames else pd.DataFrame()
+        for name in TABLES
+    }
+    return tables, seconds
+
+
+def without_origin(experiments, folder) -> int:
+    """How many finished experiments' files are older than `made_with`: versions, device, commit."""
+    texts = (_path(each, folder).read_text(encoding="utf-8") for each in experiments)
+    return sum("made_with" not in json.loads(text) for text in texts)
+
+
+def _path(experiment, folder) -> pathlib.Path:
+    return pathlib.Path(folder) / "runs" / f"{experiment.id}.json"

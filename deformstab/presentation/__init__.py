@@ -1,0 +1,4 @@
+"""Pictures of tables, and measuring files from a shell.
+
+In: tables, or paths of model and images. Out: figures, files, text.
+"""

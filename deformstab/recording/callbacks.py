@@ -1,0 +1,194 @@
+"""SensitivityCallback: sensitivity and smoothness recorded while a model trains."""
+
+import inspect
+import math
+
+import keras
+import numpy as np
+import pandas as pd
+
+from deformstab.backend import variable_to_numpy
+from deformstab.measurement.sensitivity import check_options, measure_sensitivity, sensitivity_table
+from deformstab.measurement.smoothness import filter_smoothness
+from deformstab.measurement.sources import first_images
+from deformstab.measurement.stimuli import deformed_images
+from deformstab.recording.recording import Recording
+from deformstab.recording.schedules import check_every, next_step
+from deformstab.tables import SMOOTHNESS_COLUMNS, table
+
+
+class SensitivityCallback(keras.callbacks.Callback):
+    """Measures each layer's sensitivity and smoothness before and while a model trains.
+
+    The same images under the same deformations every time, so that what changes is the model. The
+    training is the same, bit for bit, as without.
+
+    **Steps** are `optimizer.iterations`: updates, so that with gradients accumulated several
+    batches are one step. Where Keras reports less often (`steps_per_execution`), a step that is due
+    is measured at the next report, under the number that the optimizer then has.
+
+    **Logs.** At each epoch's end the history and callbacks listed after this one (EarlyStopping,
+    ModelCheckpoint, CSVLogger, TensorBoard) find `sensitivity/<layer>` in the logs: the last
+    measurement since the epoch began, NaN if there was none. To monitor one, give `mode="min"` or
+    `"max"`, and measure after each epoch: to Keras nothing is better than a NaN that came first.
+    The progress bar shows them all; name few `layers` then, or pass `logs=False`.
+
+    **Going on.** `epoch` follows the numbers of `fit`, which begin at 0 again without
+    `initial_epoch`; steps go on, and rows are told apart by them. A second `fit` keeps all rows and
+    measures no step again. Where weights were set back, rows of later steps go; at step 0, where a
+    model is new, all do. With a `csv_path` a new process goes on in this way as well, so that a
+    killed training with `keras.callbacks.BackupAndRestore`, before or after this callback, ends
+    with the table of one that was not. (After a backup within an epoch Keras begins that epoch
+    again, so its steps are others.)
+
+    Args:
+        images, deformation, layers: as for `ds.measure_sensitivity`.
+        every: epochs between measurements; by default 1, with `steps` none. In any case it is
+            measured before training, epoch 0.
+        csv_path: a file that holds `table` after each measurement, whole or not at all;
+            `smoothness_table` is beside it, with "_smoothness" in its name. By default none.
+        steps: optimizer steps at which to measure: an int (every so many), a list of them, or
+            "log" (1, 2, 4, 8, …). By default none.
+        logs: whether sensitivities go to the logs of each epoch.
+        **measurement: `metric`, `deformations`, `batch_size`, … of `ds.measure_sensitivity`.
+
+    Attributes:
+        table: a DataFrame, the rows of `ds.measure_sensitivity` with `epoch` (epochs finished) and
+            `step` (the optimizer's iterations) before them; at any time, so far.
+        smoothness_table: the same for `ds.filter_smoothness`; empty without convolutions.
+
+    Raises:
+        ValueError: for an impossible schedule or measurement; and when training begins, for files
+            at `csv_path` that hold something else than this measurement of this model.
+
+    Example:
+
+    ```python
+    callback = ds.SensitivityCallback(x_test[:128], steps="log", csv_path="sensitivity.csv")
+    model.fit(x_train, y_train, epochs=5, callbacks=[callback])
+    callback.table.pivot(index="layer_index", columns="step", values="sensitivity").plot()
+    ```
+    """
+
+    def __init__(
+        self,
+        images,
+        deformation=None,
+        layers=None,
+        every: int | None = None,
+        csv_path=None,
+        steps=None,
+        logs: bool = True,
+        **measurement,
+    ):
+        super().__init__()
+        if measurement.get("return_distances"):
+            raise ValueError("return_distances is not for SensitivityCallback: it keeps one table")
+        options = inspect.signature(measure_sensitivity).bind(
+            None, images, deformation, layers, **measurement
+        )
+        options.apply_defaults()
+        names = ("layers", "metric", "batch_size", "intervals", "memory_limit")
+        self._options = {name: options.arguments[name] for name in names}
+        check_options(*(self._options[name] for name in ("metric", "batch_size", "memory_limit")))
+        names = ("deformation", "deformations", "seed", "deformed_input")
+        images, _ = first_images(images, options.arguments["max_images"])
+        images = keras.tree.map_structure(np.array, images)  # copies: what is given may change
+        self._images = deformed_images(images, **{name: options.arguments[name] for name in names})
+        self.every = check_every(every, steps)
+        self.steps = steps
+        self.csv_path = csv_path
+        self.logs = logs
+        # Without steps nothing happens after a batch, which Keras on JAX need not wait for.
+        self.async_safe = steps is None
+        self._next_step = next_step(steps)
+        self._recording = Recording(csv_path)
+        self._starting = True
+        self._due = math.inf  # the next step to measure
+        self._epoch, self._batches = 0, 0  # epochs finished, and batches since
+        self._looked = (0, 0)  # the optimizer's step when last looked at, and batches then
+        self._measured_after = None  # batches at the last measurement since the epoch began
+        self._latest = {}  # what it found: layer → sensitivity
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return self._recording.tables["sensitivity"]
+
+    @property
+    def smoothness_table(self) -> pd.DataFrame:
+        return self._recording.tables["smoothness"]
+
+    def on_train_begin(self, logs=None):
+        self._starting = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        step = self._step()
+        if self._starting:  # now, for on_train_begin of a BackupAndRestore may come after ours
+            self._starting = False
+            self._start(epoch, step)
+        self._epoch, self._batches, self._measured_after, self._latest = epoch, 0, None, {}
+        self._due, self._looked = self._next_step(step), (step, 0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches = batch + 1
+        # To look costs time on JAX, where the model is not up to date within an epoch. A batch is
+        # one step at most (of an accumulated gradient or a skipped update, none).
+        step, batches = self._looked
+        if step + self._batches - batches >= self._due:
+            step = self._step()
+            self._looked = step, self._batches
+            if step >= self._due:
+                length = (self.params or {}).get("steps")  # unknown for a generator
+                self._measure(self._epoch + bool(length and self._batches >= length), step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = self._step()
+        if self._measured_after != self._batches:
+            if step >= self._due or self._is_due_after(epoch + 1):
+                self._measure(epoch + 1, step)
+        elif self._recording.last[0] == epoch:  # measured before it was known that it ends here
+            self._recording.rename_last(epoch + 1)
+            self._recording.write()
+        if self.logs and logs is not None:
+            for layer in self.table["layer"].unique():
+                logs[f"sensitivity/{layer}"] = self._latest.get(layer, math.nan)
+
+    def _step(self) -> int:
+        return int(variable_to_numpy(self.model.optimizer.iterations))
+
+    def _is_due_after(self, epochs: int) -> bool:
+        return self.every is not None and epochs % self.every == 0
+
+    def _start(self, epoch: int, step: int):
+        """Goes on from what was measured before, and measures what is due and missing."""
+        recording, measured = self._recording, None
+        if recording.last is None and recording.is_on_disk():
+            measured = self._measured()  # once a process, to compare with
+            recording.read(step, measured)
+        recording.keep_until(step)
+        if recording.last is None:
+            self._measure(epoch, step, measured)
+            return
+        last_epoch, last_step = recording.last
+        # Of an epoch that Keras begins again, after a backup within it, the start is not missing.
+        missing = step > last_step and epoch != last_epoch and self._is_due_after(epoch)
+        if missing or step >= self._next_step(last_step):
+            self._measure(epoch, step, measured)
+        else:
+            recording.write()
+
+    def _measure(self, epoch: int, step: int, measured: dict | None = None):
+        measured = self._measured() if measured is None else measured
+        self._recording.add(epoch, step, measured)
+        self._recording.write()
+        self._due, self._measured_after = self._next_step(step), self._batches
+        rows = measured["sensitivity"]
+        self._latest = dict(zip(rows["layer"], rows["sensitivity"]))
+
+    def _measured(self) -> dict:
+        sensitivity = sensitivity_table(self.model, self._images, **self._options, progress=False)
+        try:
+            smoothness = filter_smoothness(self.model)
+        except ValueError:  # a model without convolutions still has sensitivities
+            smoothness = table((), SMOOTHNESS_COLUMNS)
+        return {"sensitivity": sensitivity, "smoothness": smoothness}
