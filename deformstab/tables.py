@@ -108,7 +108,7 @@ def table(rows, columns: dict) -> pd.DataFrame:
 
 
 # As mkstemp completes the names that write_bytes gives it.
-_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf|h5)\.[a-z0-9_]{8}")
 
 
 def write_bytes(content: bytes, path) -> None:

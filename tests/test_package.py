@@ -32,7 +32,7 @@ ROOMS = {
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
         *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
-        *("executors", "locks", "runs"),
+        *("executors", "locks", "kept_networks", "runs", "measuring_again"),
     ],
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),

@@ -1,5 +1,6 @@
 """From a preset to a folder of results: what `bin/reproduce_figures` calls."""
 
+import functools
 import json
 import pathlib
 
@@ -11,7 +12,8 @@ from deformstab.deformations.splines import warn_if_folding
 from deformstab.paper.figures import style
 from deformstab.paper.figures.catalogue import FIGURES, needs_tracking, resolve
 from deformstab.paper.pages import claims_page, folder_page
-from deformstab.paper.runs import executors, runs
+from deformstab.paper.runs import executors, measuring_again, runs
+from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
 from deformstab.paper.runs.preset import NOT_COUNTED, Preset
 from deformstab.paper.runs.recipes import check_images
@@ -35,6 +37,7 @@ def reproduce(
     figures=(),
     command="bin/reproduce_figures",
     executor=executors.serial,
+    networks: KeptNetworks | None = None,
 ) -> Results:
     """Runs what is not finished, then writes tables, figures, claims and provenance.
 
@@ -46,6 +49,7 @@ def reproduce(
         command: for the index, what was typed, but for `--studies` and `--recipes`: it says which
             of them are in the folder.
         executor: where runs run, one of `deformstab.paper.runs.executors`.
+        networks: where the weights of what is run are kept; by default nowhere.
 
     Returns:
         The results that were drawn.
@@ -65,7 +69,7 @@ def reproduce(
         _check(needed)
         if not (output_dir / _PROVENANCE).exists():  # now the folder is this configuration's
             write_json(_provenance(preset), output_dir / _PROVENANCE)
-        _run(needed, output_dir, executor)
+        _run(needed, output_dir, executor, networks)
         return _write(preset, output_dir, experiments, wanted, command)
 
 
@@ -191,10 +195,53 @@ def _check(experiments) -> None:
             warn_if_folding(points, (reach, reach), height, width)
 
 
-def _run(experiments, output_dir, executor):
+def measure_again(
+    preset: Preset, output_dir, networks: KeptNetworks, executor=executors.serial
+) -> pd.DataFrame:
+    """Measures the kept networks of a folder's runs, without training, with the measures of now.
+
+    Tables go to `measured_again/tables` in the folder; its own stay as they are. What was measured
+    before by this version of the package is not measured again.
+
+    Args:
+        preset: as for `reproduce`.
+        output_dir: of results that `reproduce` wrote.
+        networks: where their weights were kept.
+        executor: as for `reproduce`.
+
+    Returns:
+        `measuring_again.missing`: a row a run of which a network is not there.
+
+    Raises:
+        ValueError: the folder is of another configuration; no network of its runs is kept.
+    """
+    output_dir = pathlib.Path(output_dir)
+    folder = output_dir / measuring_again.FOLDER
+    _refuse_other_results(output_dir, preset)
+    experiments = preset.every_experiment()
+    finished = [each for each in experiments if runs.finished(each, output_dir)]
+    there = [each for each in finished if networks.has_any(each)]
+    if not there:
+        raise ValueError(
+            f"{networks.folder} holds no network of the {len(finished)} runs in {output_dir}: give "
+            "the folder that --keep_networks named when they were run"
+        )
+    with only_writer(folder):
+        remove_temporaries(folder / "tables")
+        _run(there, folder, executor, networks, measuring_again.execute)
+        tables, _ = runs.collect(there, folder)
+        missing = measuring_again.missing(finished, networks)
+        for name, table in {**tables, "missing": missing}.items():
+            if len(table):
+                write_csv(table, folder / "tables" / f"{name}.csv", digits=9)
+    return missing
+
+
+def _run(experiments, output_dir, executor, networks=None, execute=runs.execute):
     left = [each for each in experiments if not runs.finished(each, output_dir)]
     if not left:
         return
+    execute = functools.partial(execute, networks=networks)
     bar = tqdm(
         total=sum(each.cost for each in left),
         bar_format="{percentage:3.0f}% |{bar:24}| {elapsed} passed, {remaining} left · {desc}",
@@ -210,7 +257,7 @@ def _run(experiments, output_dir, executor):
             bar.update(min(experiment.cost, bar.total - bar.n))  # tqdm warns of more
 
     with bar:
-        runs.run_all(left, output_dir, progress, executor)
+        runs.run_all(left, output_dir, progress, executor, execute)
         bar.set_description_str(f"{len(left)} runs finished")
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from deformstab.networks.vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS
-from deformstab.paper.runs.experiments import STUDIES
+from deformstab.paper.runs.experiments import MAIN_TASKS, STUDIES
 from deformstab.paper.runs.preset import Preset
 from deformstab.paper.runs.recipes import BY_DEFAULT
 
@@ -25,6 +25,12 @@ _SMALL = Preset(
     large_blocks=IMAGENET_BLOCKS,
 )
 _OTHERS = tuple(name for name in BY_DEFAULT if name not in ("sgd", "twice_the_images"))
+_MORE_IMAGES = {
+    "studies": ("main",),
+    "train_images": 50_000,
+    "test_images": 10_000,
+    "main_tasks": ("true_labels",),
+}
 _TO_THE_END = {  # of a schedule, whether true labels are fitted before or not
     "stop_accuracy": 0.0,
     "optimizer": "sgd",
@@ -42,6 +48,15 @@ PRESETS = {
         ),
     ),
     "cifar10-small": _SMALL,
+    # The recipe of cifar10-small on all images: only the number of images differs.
+    "cifar10-adam": dataclasses.replace(_SMALL, name="cifar10-adam", **_MORE_IMAGES),
+    # Between the two, with random labels as well, which take too long to fit on all images.
+    "cifar10-adam-16k": dataclasses.replace(
+        _SMALL,
+        name="cifar10-adam-16k",
+        seeds=3,
+        **(_MORE_IMAGES | {"train_images": 16_000, "main_tasks": MAIN_TASKS[:2]}),
+    ),
     # All images, and training that generalizes, but no augmentation: it would change stability.
     "cifar10": dataclasses.replace(
         _SMALL,

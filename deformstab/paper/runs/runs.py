@@ -38,13 +38,14 @@ _TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
 _TEST_IMAGES = 512  # of which the first ones measure
 
 
-def run(experiment: Experiment, checkpoint=None) -> dict[str, pd.DataFrame]:
+def run(experiment: Experiment, checkpoint=None, networks=None) -> dict[str, pd.DataFrame]:
     """Runs one experiment.
 
     Args:
         experiment: all choices.
         checkpoint: path of a file that an epoch's end writes, and that a run takes up which was
             stopped: it gives what it would have given. `None` for neither.
+        networks: `KeptNetworks`, where its weights are kept; `None` for nowhere.
 
     Returns:
         All with `RUN_COLUMNS`, empty where there is nothing (no training). sensitivity: the rows of
@@ -54,19 +55,25 @@ def run(experiment: Experiment, checkpoint=None) -> dict[str, pd.DataFrame]:
         at steps 1, 2, 3, 4, 6, 8, 11, …, with the accuracy then (of experiments with `track`);
         variants: sensitivity measured otherwise (of those with `variants`).
     """
-    return _run(experiment, checkpoint)[0]
+    return _run(experiment, checkpoint, networks)[0]
 
 
-def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
+def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame], float]:
     """The tables, and the seconds they took: also before a stop, but in no table."""
     start = time.perf_counter()
     data = dataset_of(experiment)
     training = Training(experiment, data)
+
+    def keep(moment, step=None):
+        if networks is not None:
+            networks.keep(experiment, training.measured, moment, step)
+
     kept = training.resume(checkpoint) if checkpoint else None
     if kept is None:
         found = {}
         if experiment.batch_statistics:
             training.evaluate()
+        keep("initial")
         measure(training.measured, experiment, data, "initial", found)
     else:
         found = {name: [from_csv(text, _TYPES)] for name, text in kept["tables"].items()}
@@ -75,6 +82,7 @@ def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
     def track():
         if is_tracked(training.step):
             record(training, found)
+            keep("tracked", training.step)
 
     while not training.is_over:
         training.run_epoch(track if experiment.track else lambda: None)
@@ -84,8 +92,9 @@ def _run(experiment, checkpoint) -> tuple[dict[str, pd.DataFrame], float]:
     if experiment.epochs:
         found["epochs"] = [pd.DataFrame(training.history)]
         found["training"] = [pd.DataFrame([_outcome(training)])]
+        keep("trained")
         measure(training.measured, experiment, data, "trained", found)
-    tables = {name: _with_run(found.get(name), experiment) for name in TABLES}
+    tables = {name: with_run(found.get(name), experiment) for name in TABLES}
     return tables, time.perf_counter() - start
 
 
@@ -144,7 +153,8 @@ def _texts(found) -> dict[str, str]:
     return {name: pd.concat(frames).to_csv(index=False) for name, frames in found.items()}
 
 
-def _with_run(frames, experiment) -> pd.DataFrame:
+def with_run(frames, experiment) -> pd.DataFrame:
+    """Tables one under the other, with what they are of: `RUN_COLUMNS`."""
     if not frames:
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
@@ -153,12 +163,18 @@ def _with_run(frames, experiment) -> pd.DataFrame:
     return frame
 
 
-def execute(experiment: Experiment, folder, commit: str | None = None) -> dict:
+def execute(experiment: Experiment, folder, commit: str | None = None, networks=None) -> dict:
     """Runs an experiment, from its checkpoint in the folder if there is one: what `keep` writes.
 
     On a worker the source is a copy without its history, so it is told the commit.
     """
-    tables, seconds = _run(experiment, _path(experiment, folder).with_suffix(".partial.npz"))
+    checkpoint = _path(experiment, folder).with_suffix(".partial.npz")
+    tables, seconds = _run(experiment, checkpoint, networks)
+    return as_result(experiment, tables, seconds, commit)
+
+
+def as_result(experiment: Experiment, tables, seconds: float, commit: str | None) -> dict:
+    """What `keep` writes of an experiment's tables: with what they were made, and how long it took."""
     made_with = {name: value for name, value in provenance().items() if name != "command"}
     return {
         "experiment": experiment.identity(),
@@ -184,7 +200,7 @@ def finished(experiment: Experiment, folder) -> bool:
     return _path(experiment, folder).exists()
 
 
-def run_all(experiments, folder, progress, executor=serial) -> None:
+def run_all(experiments, folder, progress, executor=serial, execute=execute) -> None:
     """Runs what is not finished yet, and writes each as it ends.
 
     Args:
@@ -192,6 +208,7 @@ def run_all(experiments, folder, progress, executor=serial) -> None:
         folder: of the results, `runs/<id>.json` in it.
         progress: called with (experiment,) before and (experiment, seconds) after each run.
         executor: of `deformstab.paper.runs.executors`.
+        execute: (experiment, folder, commit) → what `keep` writes.
     """
     folder = pathlib.Path(folder).absolute()  # a worker has a working directory of its own
     left = [each for each in experiments if not finished(each, folder)]
@@ -227,7 +244,7 @@ def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, flo
             ) from error
         for name, frame in found.items():
             if len(frame):
-                frames.setdefault(name, []).append(_with_run([frame], experiment))
+                frames.setdefault(name, []).append(with_run([frame], experiment))
     tables = {
         name: pd.concat(frames[name], ignore_index=True) if name in frames else pd.DataFrame()
         for name in TABLES
