@@ -19,17 +19,21 @@ TORCH ?= torch==2.13.0
 # tensorflow-addons, which the benchmarks compare with, knows no later Python.
 PYTHON311 ?= python3.11
 
-.PHONY: help reproduce test test-backends test-jax test-torch bench bench-growth applications lint format clean
+.PHONY: help install reproduce test test-backends test-jax test-torch bench bench-growth applications package lint format clean
 
 help:
+	@echo "make install     makes .venv and installs into it; the others do so themselves"
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
 	@echo "make bench-growth   how both grow with images, pixels, layers, …"
 	@echo "make applications   measures and swaps every model of keras.applications, into docs"
-	@echo "make lint        style and formatting"
+	@echo "make package     builds the package, and tries it in an empty environment"
+	@echo "make lint        style, formatting, types of the public names"
 	@echo "make clean       removes .venv* and caches; results stay"
+
+install: $(STAMP)
 
 reproduce: $(STAMP)
 	.venv/bin/python bin/reproduce_figures --preset=quick $(FLAGS)
@@ -51,9 +55,21 @@ bench-growth: .venv-bench/installed
 applications: $(STAMP)-test
 	.venv/bin/python examples/keras_applications.py
 
+# As a user has it: built, installed into an empty environment, and the README's first example run.
+package: $(STAMP)-test
+	rm -rf build/package && mkdir -p build/package
+	.venv/bin/python -m build --outdir build/package . > build/package/log 2>&1 || (cat build/package/log; exit 1)
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/python -m pip --disable-pip-version-check install --quiet \
+	  "$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND),reproduce]"
+	build/package/venv/bin/python examples/run_readme.py --first build/package
+	test -s build/package/sensitivity.png
+	build/package/venv/bin/measure_sensitivity --helpshort > build/package/help || grep -q -- --model build/package/help
+
 lint: $(STAMP)-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/basedpyright --pythonpath .venv/bin/python --level error tests/user_script.py
 
 format: $(STAMP)-test
 	.venv/bin/ruff check --fix .

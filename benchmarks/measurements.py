@@ -115,10 +115,13 @@ def callback(name, images, side):
 
 def callback_epochs(images, side, epochs):
     """A training whose every epoch ends in a measurement by a `SensitivityCallback` of its own."""
+    import keras
+
     import deformstab as ds
 
     model, layers = _network("cifar")
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
     given = _images(images, side)[0]
     labels = np.arange(images) % 10
 

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -39,6 +40,53 @@ def process(script, *arguments, cwd=None):
         text=True,
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def elsewhere(script, *arguments, folder=None):
+    """A script by a Python that has no deformstab (nor absl): (status, stdout, stderr)."""
+    python = [sys.executable, "-I", "-S"]  # no site-packages, and the environment does not count
+    path = (folder or ROOT / "bin") / script
+    done = subprocess.run([*python, str(path), *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_in_a_checkout_a_script_finds_its_environment(script, tmp_path):
+    """Called by the system's Python, as `bin/…` is whose user did not activate `.venv`."""
+    folder = tmp_path / "checkout" / "bin"
+    shutil.copytree(ROOT / "bin", folder)
+    python = tmp_path / "checkout" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    status, out, _ = elsewhere(script, "--help", folder=folder)
+    assert status == 1  # of absl, after help
+    assert f"{folder / script} --" in out  # the name it was called by
+    assert f"  bin/{script}" not in out
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_without_an_environment_a_script_says_in_a_line_what_to_do(script, tmp_path):
+    folder = tmp_path / "bin"
+    shutil.copytree(ROOT / "bin", folder)
+    status, out, error = elsewhere(script, "--help", folder=folder)
+    assert (status, out) == (1, "")
+    (line,) = error.splitlines()
+    for words in (script, sys.executable, "make install", 'pip install "deformstab[tensorflow'):
+        assert words in line
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_called_by_its_name_alone_a_script_calls_itself_so(script, tmp_path):
+    on_path = tmp_path / script
+    text = (ROOT / "bin" / script).read_text(encoding="utf-8")
+    on_path.write_text(f"#!{sys.executable}\n{text.split(chr(10), 1)[1]}", encoding="utf-8")
+    on_path.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    done = subprocess.run([script, "--help"], env=environment, capture_output=True, text=True)
+    assert f"\n  {script} --" in done.stdout
+    assert str(tmp_path) not in done.stdout.split("flags:")[0]
 
 
 @pytest.fixture

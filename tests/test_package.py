@@ -1,6 +1,7 @@
 """The package as a whole: what imports what, what is public, documented, and how long files are."""
 
 import ast
+import configparser
 import inspect
 import os
 import pathlib
@@ -12,23 +13,28 @@ import textwrap
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, natural_images
+from helpers import BACKEND, ROOT, natural_images
 
 import deformstab as ds
 from deformstab.deformations import splines
+from deformstab.paper.data import bundled
+from deformstab.paper.runs import executors
 
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "backend", "tables"],
+    "": ["_version", "extras", "backend", "tables"],
     "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
-    "networks": ["downsampling", "strided", "initializers", "vgg", "swapping", "normalization"],
+    "networks": [
+        *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
+        "normalization",
+    ],
     "measurement": [
         *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
         *("layer_distances", "sensitivity", "comparisons", "consistency", "smoothness"),
     ],
     "recording": ["schedules", "recording", "callbacks"],
-    "presentation": ["plots", "measure_files"],
+    "presentation": ["pictures", "plots", "measure_files"],
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
         *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
@@ -46,7 +52,10 @@ ROOMS = {
     "paper": ["reproduce"],
 }
 ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]
-LIBRARY = [name for name in ORDER if not name.startswith("paper")]
+# pictures is imported when something is drawn, and needs matplotlib for its class.
+LIBRARY = [
+    name for name in ORDER if not name.startswith("paper") and name != "presentation.pictures"
+]
 FUNCTIONS = [
     *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
@@ -285,6 +294,45 @@ def test_examples_in_docstrings_run(name, session):
         if "dataset" in block and BACKEND != "tensorflow":
             continue
         exec(compile(block, name, "exec"), session)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_public_functions_say_their_types(name):
+    value = public(name)
+    signature = inspect.signature(value)
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not parameter.empty, f"{name}: {parameter}"
+    if not inspect.isclass(value):
+        assert signature.return_annotation is not signature.empty
+
+
+def test_the_script_that_is_type_checked_names_all_that_is_public():
+    script = (ROOT / "tests" / "user_script.py").read_text(encoding="utf-8")
+    for name in [*FUNCTIONS, *CLASSES, *CONSTANTS]:
+        assert re.search(rf"\bds\.{re.escape(name)}\b", script), name
+
+
+def test_what_is_said_of_the_package_is_said_alike():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    author = setup["metadata"]["author"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"name: {author}" in citation
+    assert f"version: {ds.__version__}" in citation
+    assert author in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", ["skimage.data", "sklearn.datasets", "ray"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # importing it fails
+    photograph, digits = bundled.photograph.__wrapped__, bundled.digits
+    use, extra = {
+        "skimage.data": (lambda: photograph("coffee", 16), "reproduce"),
+        "sklearn.datasets": (lambda: digits(8), "reproduce"),
+        "ray": (lambda: executors.on_ray(), "ray"),
+    }[module]
+    with pytest.raises(ImportError, match=rf'need: pip install "deformstab\[{extra}\]"'):
+        use()
 
 
 def test_the_package_says_that_it_is_typed():

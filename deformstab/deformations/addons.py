@@ -14,6 +14,7 @@ float32; geometry is computed in float32 or better. `name` is accepted, and name
 """
 
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,13 +24,13 @@ from deformstab.deformations.warp import warp
 
 
 def interpolate_spline(
-    train_points,
-    train_values,
-    query_points,
+    train_points: Any,
+    train_values: Any,
+    query_points: Any,
     order: int,
-    regularization_weight=0.0,
+    regularization_weight: float = 0.0,
     name: str | None = "interpolate_spline",
-):
+) -> Any:
     """The polyharmonic spline through values at scattered points, evaluated at other points.
 
     The spline of Duchon (1977): f(q) = Σ_j w_j φ(|q - c_j|) + v·q + b with Σ w_j = 0,
@@ -89,7 +90,7 @@ def interpolate_spline(
     return ops.cast(result + _affine(queries) @ weights[:, -extra:], dtype)
 
 
-def dense_image_warp(image, flow, name: str | None = None):
+def dense_image_warp(image: Any, flow: Any, name: str | None = None) -> Any:
     """Moves images along flows: out(p) = image(p - flow(p)), bilinear. Mind the minus sign.
 
     Args:
@@ -126,14 +127,14 @@ def dense_image_warp(image, flow, name: str | None = None):
 
 
 def sparse_image_warp(
-    image,
-    source_control_point_locations,
-    dest_control_point_locations,
+    image: Any,
+    source_control_point_locations: Any,
+    dest_control_point_locations: Any,
     interpolation_order: int = 2,
-    regularization_weight=0.0,
+    regularization_weight: float = 0.0,
     num_boundary_points: int = 0,
     name: str | None = "sparse_image_warp",
-):
+) -> tuple[Any, Any]:
     """Warps images so that what is at the source points comes to lie at the destination points.
 
     The flow is the spline through destination - source at the destinations (`interpolate_spline`);

@@ -1,5 +1,7 @@
 """RandomDeformation: random smooth deformations of images, as a Keras layer."""
 
+from typing import Any, Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -73,12 +75,12 @@ class RandomDeformation(keras.layers.Layer):
 
     def __init__(
         self,
-        control_points=3,
-        max_displacement=2.0,
-        interpolation="bilinear",
-        seed=None,
-        data_format=None,
-        **kwargs,
+        control_points: int | tuple[int, int] = 3,
+        max_displacement: float | tuple[float, float] = 2.0,
+        interpolation: Literal["bilinear", "nearest"] = "bilinear",
+        seed: int | None = None,
+        data_format: Literal["channels_last", "channels_first"] | None = None,
+        **kwargs: Any,
     ):
         # No autocast: it would round labels and float64 images before they are sampled.
         super().__init__(autocast=False, **kwargs)
@@ -108,7 +110,7 @@ class RandomDeformation(keras.layers.Layer):
         control_grid(self.control_points, height, width)  # refuses unknown and too small sizes
         warn_if_folding(self.control_points, self.max_displacement, height, width)
 
-    def call(self, images, training=True, seed=None):
+    def call(self, images: Any, training: bool | None = True, seed: Any = None) -> Any:
         images = ops.convert_to_tensor(images)
         if not training or not any(self.max_displacement):
             return ops.cast(images, self._output_dtype(images))
@@ -121,7 +123,7 @@ class RandomDeformation(keras.layers.Layer):
         function = compiled_random_deform(self.max_displacement, *self._deform_key(images))
         return function(images, self.generator.next())
 
-    def draw(self, batch_size, seed=None):
+    def draw(self, batch_size: Any, seed: Any = None) -> Any:
         """Draws the displacements of the control points.
 
         Args:
@@ -148,7 +150,7 @@ class RandomDeformation(keras.layers.Layer):
             batch_size, self.control_points, self.max_displacement, self.geometry_dtype, seed
         )
 
-    def flow(self, displacements, height: int, width: int):
+    def flow(self, displacements: Any, height: int, width: int) -> Any:
         """The thin plate spline through displacements of the control points, at every pixel.
 
         Args:
@@ -162,7 +164,7 @@ class RandomDeformation(keras.layers.Layer):
         control_grid(self.control_points, height, width)
         return flow_of(displacements, self.control_points, int(height), int(width))
 
-    def deform(self, images, displacements):
+    def deform(self, images: Any, displacements: Any) -> Any:
         """Deforms a batch of images by given displacements of the control points.
 
         Args:

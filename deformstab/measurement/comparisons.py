@@ -1,18 +1,22 @@
 """What people do with sensitivities next: other strengths, other models, and predictions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import keras
 import numpy as np
 import pandas as pd
 
+from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.deformations.splines import check_max_displacement
+from deformstab.measurement.distances import Metric
 from deformstab.measurement.intervals import jackknife_interval, leave_one_out
-from deformstab.measurement.representations import INPUT
+from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
+from deformstab.measurement.representations import INPUT, LayerSelection
 from deformstab.measurement.sensitivity import (
-    MEMORY_LIMIT,
     check_options,
     layer_columns,
-    measured_layers,
     sensitivity_columns,
 )
 from deformstab.measurement.sources import first_images
@@ -21,18 +25,18 @@ from deformstab.tables import COMPARISON_COLUMNS, SENSITIVITY_COLUMNS, STRENGTH_
 
 
 def sensitivity_by_strength(
-    model,
-    images,
-    max_displacements,
-    deformation=None,
-    layers=None,
-    metric: str = "cosine",
+    model: keras.Model,
+    images: Any,
+    max_displacements: Sequence[float | tuple[float, float]],
+    deformation: RandomDeformation | None = None,
+    layers: LayerSelection = None,
+    metric: Metric = "cosine",
     deformations: int = 1,
     batch_size: int = 32,
     intervals: bool = True,
     seed: int = 0,
     *,
-    deformed_input=None,
+    deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
     progress: bool = True,
@@ -97,17 +101,17 @@ def sensitivity_by_strength(
 
 
 def compare_sensitivity(
-    models,
-    images,
-    deformation=None,
-    layers=None,
-    metric: str = "cosine",
+    models: Mapping[str, keras.Model],
+    images: Any,
+    deformation: RandomDeformation | None = None,
+    layers: LayerSelection = None,
+    metric: Metric = "cosine",
     deformations: int = 1,
     batch_size: int = 32,
     seed: int = 0,
     *,
-    by: str = "layer",
-    deformed_input=None,
+    by: Literal["layer", "depth"] = "layer",
+    deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
     progress: bool = True,

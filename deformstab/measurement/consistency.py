@@ -1,6 +1,7 @@
 """prediction_consistency: what deformations do to a classifier's answers."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,27 +9,30 @@ import pandas as pd
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
+from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.measurement.distances import Metric
 from deformstab.measurement.forward import joined, parts
 from deformstab.measurement.intervals import proportion_interval
+from deformstab.measurement.layer_distances import MEMORY_LIMIT, build
 from deformstab.measurement.representations import representations
-from deformstab.measurement.sensitivity import MEMORY_LIMIT, build, check_options, sensitivity_table
+from deformstab.measurement.sensitivity import check_options, sensitivity_table
 from deformstab.measurement.sources import first_images, to_numpy
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.tables import CONSISTENCY_COLUMNS, table
 
 
 def prediction_consistency(
-    model,
-    images,
-    labels=None,
-    deformation=None,
-    metric: str = "cosine",
+    model: keras.Model,
+    images: Any,
+    labels: Any = None,
+    deformation: RandomDeformation | None = None,
+    metric: Metric = "cosine",
     deformations: int = 1,
     batch_size: int = 32,
     seed: int = 0,
     *,
-    output=None,
-    deformed_input=None,
+    output: int | str | None = None,
+    deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
     progress: bool = True,

@@ -6,6 +6,7 @@ differences: 1 - x·y/(|x||y|) in float32 would lose the leading digits of a sma
 """
 
 import functools
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -13,17 +14,18 @@ from keras import ops
 
 from deformstab.backend import compiled
 
-METRICS = ("cosine", "euclidean")
+Metric = Literal["cosine", "euclidean"]
+METRICS = get_args(Metric)
 
 
-def check_metric(metric) -> str:
+def check_metric(metric) -> Metric:
     """The metric itself; an unknown one is refused with the list of known ones."""
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}; the known metrics are {', '.join(METRICS)}")
     return metric
 
 
-def cosine_distance(x, y):
+def cosine_distance(x: Any, y: Any) -> Any:
     """1 - cosine similarity of each row of x with the same row of y.
 
     By |x̂ - ŷ|² = 2 - 2 x̂·ŷ for unit vectors: exactly 0 for equal rows, with no epsilon. A row of
@@ -45,7 +47,7 @@ def cosine_distance(x, y):
     return cosine_distance_of_scaled(x, y, x_squares, y_squares)
 
 
-def euclidean_distance(x, y):
+def euclidean_distance(x: Any, y: Any) -> Any:
     """Euclidean distance of each row of x to the same row of y.
 
     Args:

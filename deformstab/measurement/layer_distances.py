@@ -2,15 +2,20 @@
 bounded memory. Every number about representations is a summary of what this gives."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
 
+from deformstab.backend import kept_with
 from deformstab.measurement.distances import pair_squares
 from deformstab.measurement.forward import batches
-from deformstab.measurement.representations import NO_ROWS, Representation
+from deformstab.measurement.representations import NO_ROWS, Representation, representations, select
 
+MEMORY_LIMIT = 2 * 2**30  # bytes
+_PATIENCE = 3  # seconds until a progress bar appears
 # Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
 _ROWS, _FORWARD, _PAIRS = 0.7, 0.25, 0.05
 
@@ -32,6 +37,69 @@ class LayerDistances:
     apart: np.ndarray | None = None
     pairs: np.ndarray | None = None
     length: float = np.nan
+
+
+def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress):
+    """Plans and measures the layers of a model with a progress bar.
+
+    Args:
+        model: any Keras model, built or not.
+        images: `DeformedImages`.
+        layers, metric, batch_size, memory_limit, progress: as for `measure_sensitivity`.
+
+    Returns:
+        An iterator over (number of the row, `LayerDistances`), in any order.
+    """
+    build(model, images)
+    found = representations(model, images)
+    chosen = select(found, layers)
+
+    def measure():
+        with _progress_bar(progress) as bar:
+            yield from layer_distances(
+                model,
+                images,
+                chosen,
+                metric,
+                batch_size,
+                memory_limit,
+                # Shares add up to one but for rounding, and tqdm warns of more.
+                lambda share: bar.update(min(100 * share, bar.total - bar.n)),
+            )
+
+    return measure()
+
+
+def build(model, images) -> None:
+    """Builds a model that is not yet, by a call: not every model can be built from a shape.
+
+    A built model may have layers that are not, and JAX cannot make their weights in a trace. If
+    there are some after a call, the model does not use them.
+    """
+    if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
+        model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
+    inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
+    if not model.built or any(type(x).build is not keras.layers.Layer.build for x in inner):
+        some = images.pack(images.tensors(slice(0, 1)))
+        kept_with(model, "called", lambda: model(some, training=False) is not None)
+
+
+def _progress_bar(shown: bool):
+    """A bar that appears when it takes long: in a notebook one of its widgets, if it has them."""
+    with warnings.catch_warnings():
+        # Without ipywidgets tqdm says so and draws a bar of text, which is what is wanted.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm  # here: it looks for a notebook
+
+    return tqdm(
+        total=100,
+        desc="sensitivity",
+        unit="%",
+        delay=_PATIENCE,
+        disable=not shown,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+        leave=False,
+    )
 
 
 def layer_distances(model, images, layers, metric, batch_size, memory_limit, progress):

@@ -4,14 +4,18 @@ import contextlib
 import difflib
 import fnmatch
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import ops
 
 from deformstab.backend import in_same_trace, kept_with, trace_model
 
+# What selects layers: names and patterns, layers, their classes, functions of a layer; a list of these.
+LayerSelector = str | keras.layers.Layer | type | Callable[[Any], bool]
+LayerSelection = LayerSelector | Sequence[LayerSelector] | None
 INPUT = "input"  # the name of the first representation, the deformed input itself
 _BATCH = 5  # of the trace that lists the layers; a rare size for an axis that is no batch
 _WATCHING = threading.RLock()  # one thread at a time exchanges Layer.__call__

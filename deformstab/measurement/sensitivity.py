@@ -1,42 +1,82 @@
 """measure_sensitivity: how far deformations move each layer of a model, as a table."""
 
+from typing import Any, Literal, overload
+
 import keras
 import numpy as np
 import pandas as pd
 
-from deformstab.backend import kept_with
-from deformstab.measurement.distances import check_metric
+from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.measurement.distances import Metric, check_metric
 from deformstab.measurement.intervals import sensitivity_interval
-from deformstab.measurement.layer_distances import layer_distances
-from deformstab.measurement.representations import representations, select
+from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
+from deformstab.measurement.representations import LayerSelection
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.tables import DISTANCE_COLUMNS, SENSITIVITY_COLUMNS, table
 
-MEMORY_LIMIT = 2 * 2**30  # bytes
-_PATIENCE = 3  # seconds until a progress bar appears
 # Below this the distances between images are rounding: float32 unit vectors have an error of 1e-7,
 # which is 1e-14 in squares; Euclidean distances are compared with the longest representation.
 _COSINE_RESOLUTION = 1e-12
 _EUCLIDEAN_RESOLUTION = 1e-6
 
 
+@overload
 def measure_sensitivity(
-    model,
-    images,
-    deformation=None,
-    layers=None,
-    metric: str = "cosine",
+    model: keras.Model,
+    images: Any,
+    deformation: RandomDeformation | None = None,
+    layers: LayerSelection = None,
+    metric: Metric = "cosine",
     deformations: int = 1,
     batch_size: int = 32,
     intervals: bool = True,
     seed: int = 0,
     *,
-    deformed_input=None,
+    deformed_input: int | str | None = None,
+    max_images: int | None = None,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: Literal[False] = False,
+    progress: bool = True,
+) -> pd.DataFrame: ...
+
+
+@overload
+def measure_sensitivity(
+    model: keras.Model,
+    images: Any,
+    deformation: RandomDeformation | None = None,
+    layers: LayerSelection = None,
+    metric: Metric = "cosine",
+    deformations: int = 1,
+    batch_size: int = 32,
+    intervals: bool = True,
+    seed: int = 0,
+    *,
+    deformed_input: int | str | None = None,
+    max_images: int | None = None,
+    memory_limit: float = MEMORY_LIMIT,
+    return_distances: Literal[True],
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]: ...
+
+
+def measure_sensitivity(
+    model: keras.Model,
+    images: Any,
+    deformation: RandomDeformation | None = None,
+    layers: LayerSelection = None,
+    metric: Metric = "cosine",
+    deformations: int = 1,
+    batch_size: int = 32,
+    intervals: bool = True,
+    seed: int = 0,
+    *,
+    deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
     return_distances: bool = False,
     progress: bool = True,
-):
+) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
     """Measures the normalized deformation sensitivity of each layer of a model.
 
     Of a representation r (one layer's output, flattened), for images x, y and deformations τ
@@ -165,61 +205,6 @@ def check_options(metric, batch_size, memory_limit) -> None:
         raise ValueError(
             f"memory_limit must be a positive number of bytes, received {memory_limit!r}"
         )
-
-
-def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress):
-    """Plans and measures the layers of a model with a progress bar.
-
-    Args:
-        model: any Keras model, built or not.
-        images: `DeformedImages`.
-        layers, metric, batch_size, memory_limit, progress: as for `measure_sensitivity`.
-
-    Returns:
-        An iterator over (number of the row, `LayerDistances`), in any order.
-    """
-    build(model, images)
-    found = representations(model, images)
-    chosen = select(found, layers)
-
-    def measure():
-        from tqdm.auto import tqdm  # here: it looks for a notebook
-
-        with tqdm(
-            total=100,
-            desc="sensitivity",
-            unit="%",
-            delay=_PATIENCE,
-            disable=not progress,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
-            leave=False,
-        ) as bar:
-            yield from layer_distances(
-                model,
-                images,
-                chosen,
-                metric,
-                batch_size,
-                memory_limit,
-                # Shares add up to one but for rounding, and tqdm warns of more.
-                lambda share: bar.update(min(100 * share, bar.total - bar.n)),
-            )
-
-    return measure()
-
-
-def build(model, images) -> None:
-    """Builds a model that is not yet, by a call: not every model can be built from a shape.
-
-    A built model may have layers that are not, and JAX cannot make their weights in a trace. If
-    there are some after a call, the model does not use them.
-    """
-    if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
-        model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
-    inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
-    if not model.built or any(type(x).build is not keras.layers.Layer.build for x in inner):
-        some = images.pack(images.tensors(slice(0, 1)))
-        kept_with(model, "called", lambda: model(some, training=False) is not None)
 
 
 def layer_columns(place, layer, images, metric) -> dict:

@@ -1,5 +1,8 @@
 """Filter smoothness: the normalized total variation of convolution kernels."""
 
+from typing import Any
+
+import keras
 import numpy as np
 import pandas as pd
 from keras import layers
@@ -15,7 +18,7 @@ _KERNELS = {  # layer class → the attribute that holds its spatial kernel
 }
 
 
-def normalized_total_variation(kernel) -> float:
+def normalized_total_variation(kernel: Any) -> float:
     """TV(W) / ‖W‖₁ of a kernel (Ruderman et al. 2018): lower is smoother.
 
     TV(W) = Σ_{i,j} ‖W_{i,j} - W_{i+1,j}‖₁ + ‖W_{i,j} - W_{i,j+1}‖₁ over neighbours inside the
@@ -42,7 +45,7 @@ def normalized_total_variation(kernel) -> float:
     return np.nan if note else total_variation / norm
 
 
-def filter_smoothness(model) -> pd.DataFrame:
+def filter_smoothness(model: keras.Model) -> pd.DataFrame:
     """Measures the smoothness of every 2-D convolution of a model, nested ones included.
 
     Convolutions are Conv2D, Conv2DTranspose, DepthwiseConv2D, and SeparableConv2D's depthwise part.

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -129,7 +130,7 @@ def deformed_images(
     return found
 
 
-def paper_deformation(image_shape) -> RandomDeformation:
+def paper_deformation(image_shape: Sequence[int | None]) -> RandomDeformation:
     """The paper's deformation for images of a shape.
 
     Up to 64 pixels a side 3×3 control points and 1/16 of the shorter side (2 px at 32 px, as on

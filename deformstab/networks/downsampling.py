@@ -1,11 +1,15 @@
 """The kinds of downsampling, by name; layers that subsample or blur as pooling layers do."""
 
 import math
+from typing import Literal
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+DownsamplingKind = Literal[
+    "subsample", "max", "average", "strided", "strided_relu", "blur", "max_blur"
+]
 PAPER_KINDS = ("subsample", "max", "average", "strided", "strided_relu")
 
 
@@ -198,7 +202,7 @@ POOLING_LAYERS = {
 DOWNSAMPLING_KINDS = tuple(dict.fromkeys([*PAPER_KINDS, *POOLING_LAYERS]))
 
 
-def check_downsampling(kind, known=DOWNSAMPLING_KINDS) -> str:
+def check_downsampling(kind, known=DOWNSAMPLING_KINDS) -> DownsamplingKind:
     """The kind itself; an unknown one is refused with the list of known ones."""
     if kind not in known:
         raise ValueError(f"unknown downsampling {kind!r}; the known kinds are {', '.join(known)}")

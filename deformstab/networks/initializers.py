@@ -1,6 +1,7 @@
 """SmoothedInitializer: random convolution filters that are smooth over space from the start."""
 
 import numbers
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -41,7 +42,12 @@ class SmoothedInitializer(keras.initializers.Initializer):
     ```
     """
 
-    def __init__(self, sigma, initializer=None, seed=None):
+    def __init__(
+        self,
+        sigma: float,
+        initializer: str | keras.initializers.Initializer | Callable | None = None,
+        seed: int | None = None,
+    ):
         number = isinstance(sigma, numbers.Real) and not isinstance(sigma, bool)
         if not number or not sigma >= 0:
             raise ValueError(f"sigma must be a number of pixels of at least 0, received {sigma!r}")

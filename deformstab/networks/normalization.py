@@ -1,5 +1,7 @@
 """Re-estimation of batch normalization statistics, which short training leaves stale."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,7 +9,7 @@ from keras import ops
 from deformstab.backend import compiled_model_step, kept_with
 
 
-def reestimate_batch_normalization(model, images, batch_size: int = 128):
+def reestimate_batch_normalization(model: keras.Model, images: Any, batch_size: int = 128) -> Any:
     """Sets every batch normalization's moving averages to the average over batches of images.
 
     Keras' moving averages forget with momentum 0.99: after a hundred steps they still hold a third

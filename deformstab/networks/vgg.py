@@ -1,12 +1,13 @@
 """The VGG-like networks of the paper, as a table of blocks and one line where the kind enters."""
 
 import zlib
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import layers
 
-from deformstab.networks.downsampling import check_downsampling, downsample
+from deformstab.networks.downsampling import DownsamplingKind, check_downsampling, downsample
 from deformstab.networks.initializers import paper_initializer, seed_of, seeded
 
 # (convolutions, filters) of each block; a downsampling layer follows every block.
@@ -15,12 +16,12 @@ IMAGENET_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
 
 def vgg(
-    input_shape,
+    input_shape: Sequence[int | None],
     classes: int,
-    blocks=CIFAR10_BLOCKS,
-    downsampling: str = "max",
-    kernel_initializer=None,
-    seed=None,
+    blocks: Sequence[tuple[int, int]] = CIFAR10_BLOCKS,
+    downsampling: DownsamplingKind = "max",
+    kernel_initializer: str | keras.initializers.Initializer | Callable | None = None,
+    seed: int | None = None,
 ) -> keras.Model:
     """A VGG-like network (Ruderman et al. 2018): the kind of downsampling is all that varies.
 
@@ -39,8 +40,9 @@ def vgg(
         blocks: (convolutions, filters) of each block: `ds.CIFAR10_BLOCKS`, `ds.IMAGENET_BLOCKS`,
             or your own.
         downsampling: "subsample" (keeps the top left of each 2×2 block), "max", "average" (2×2
-            pooling), "strided" (a 2×2 convolution of stride 2) or "strided_relu" (the same, with
-            batch normalization and ReLU).
+            pooling), "strided" (a 2×2 convolution of stride 2), "strided_relu" (the same, with
+            batch normalization and ReLU): the paper's five, `ds.PAPER_KINDS`. Or "blur",
+            "max_blur" (Zhang 2019), as in `ds.swap_downsampling`.
         kernel_initializer: of every convolution and the linear layer, as Keras takes it; by default
             a truncated normal of standard deviation 1/√n_in. Each layer gets a copy with a seed of
             its own. A `ds.SmoothedInitializer` is for the convolutions; the linear layer gets its
@@ -49,12 +51,16 @@ def vgg(
 
     Returns:
         A functional model from images (scaled by you; the paper's experiments here use [-1, 1]) to
-        logits [batch, classes].
+        logits [batch, classes]. Logits are no probabilities, and a loss must know: compile with
+        `from_logits=True`, as below. The string "sparse_categorical_crossentropy" takes them for
+        probabilities; the network then hardly learns, and Keras does not warn.
 
     Example:
 
     ```python
     model = ds.vgg((32, 32, 3), classes=10, downsampling="average", seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
     ```
     """
     check_downsampling(downsampling)
@@ -99,7 +105,7 @@ def vgg(
     return keras.Model(images, logits, name=f"vgg_{downsampling}")
 
 
-def paper_layers(model) -> list[str]:
+def paper_layers(model: keras.Model) -> list[str]:
     """The representations the paper plots: the input, every convolution, every downsampling layer.
 
     Convolutions count after their batch normalization and ReLU. For `ds.CIFAR10_BLOCKS` these are

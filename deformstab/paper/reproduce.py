@@ -237,11 +237,12 @@ def measure_again(
     return missing
 
 
-def _run(experiments, output_dir, executor, networks=None, execute=runs.execute):
+def _run(experiments, output_dir, executor, networks=None, measure=None):
     left = [each for each in experiments if not runs.finished(each, output_dir)]
     if not left:
         return
-    execute = functools.partial(execute, networks=networks)
+    if networks is not None:
+        measure = functools.partial(measure or runs.execute, networks=networks)
     bar = tqdm(
         total=sum(each.cost for each in left),
         bar_format="{percentage:3.0f}% |{bar:24}| {elapsed} passed, {remaining} left · {desc}",
@@ -257,7 +258,7 @@ def _run(experiments, output_dir, executor, networks=None, execute=runs.execute)
             bar.update(min(experiment.cost, bar.total - bar.n))  # tqdm warns of more
 
     with bar:
-        runs.run_all(left, output_dir, progress, executor, execute)
+        runs.run_all(left, output_dir, progress, executor, measure)
         bar.set_description_str(f"{len(left)} runs finished")
 
 

@@ -1,12 +1,13 @@
-"""plot_sensitivity: any table of sensitivities as a figure; and writing pictures."""
+"""plot_sensitivity: any table of sensitivities as a figure."""
 
-import io
-import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from deformstab.tables import write_bytes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _NAMES = 60  # so many layers can be named along an axis
 _LONGEST = 48  # characters of a name that is shown
@@ -14,7 +15,7 @@ _FEW = 8  # so many layers have a legend, more of them a colour bar
 _BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
 
 
-def plot_sensitivity(table, title: str = ""):
+def plot_sensitivity(table: pd.DataFrame, title: str = "", *, ax: "Axes | None" = None) -> "Figure":
     """Draws a table of sensitivities: layers from left to right, what varies as colours.
 
     A layer without a number has a gap, and a grey name.
@@ -27,9 +28,12 @@ def plot_sensitivity(table, title: str = ""):
             `ds.compare_sensitivity`: the ratio to the reference with its paired interval, a line
             for each model. As it was returned, or read again from a CSV file.
         title: of the figure.
+        ax: axes to draw on, in place of a figure of its own. Of several strengths or measurements
+            it takes the lines over layers; the panel beside them is left out.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`, the one of `ax` if that is given. A notebook shows it when it
+        is a cell's last line. pyplot does not know it: there is nothing to close.
 
     Raises:
         ValueError: the table is none of these, or empty.
@@ -41,48 +45,34 @@ def plot_sensitivity(table, title: str = ""):
     figure.savefig("sensitivity.png")
     ```
     """
-    import matplotlib.pyplot as plt
+    from deformstab.presentation.pictures import Picture
 
     table, shown, over = _checked(table)
     layers = table.drop_duplicates("layer_index").sort_values("layer_index")
     labels = [_shortened(name) for name in layers["layer"]]
-    height = 2.9 + 0.065 * max(map(len, labels))
-    width = 1.5 + max(3.5, 0.2 * min(len(layers), _NAMES))
+    course = None
+    if ax is None:
+        height = 2.9 + 0.065 * max(map(len, labels))
+        width = 1.5 + max(3.5, 0.2 * min(len(layers), _NAMES))
+        if over is None:
+            width += 0.5 + 0.08 * table["model"].str.len().max() if shown == "ratio" else 0
+            ax = Picture(figsize=(width, height), layout="constrained").subplots()
+        else:
+            beside = 5 + (0.07 * max(map(len, labels)) if len(layers) <= _FEW else 0)
+            fig = Picture(figsize=(width + beside, height), layout="constrained")
+            ax, course = fig.subplots(1, 2, width_ratios=(width, beside))
     if over is None:
-        width += 0.5 + 0.08 * table["model"].str.len().max() if shown == "ratio" else 0
-        fig, axis = plt.subplots(figsize=(width, height), layout="constrained")
-        (_draw_ratios if shown == "ratio" else _draw_profile)(axis, table)
-        axis.set_title(title)
+        (_draw_ratios if shown == "ratio" else _draw_profile)(ax, table)
     else:
-        beside = 5 + (0.07 * max(map(len, labels)) if len(layers) <= _FEW else 0)
-        fig, (axis, course) = plt.subplots(
-            1,
-            2,
-            figsize=(width + beside, height),
-            layout="constrained",
-            width_ratios=(width, beside),
-        )
-        _draw_profiles(axis, table, over)
+        _draw_profiles(ax, table, over)
+    if course is not None:
         _draw_course(course, table, layers["layer_index"], labels, over)
-        fig.suptitle(title)
+        ax.figure.suptitle(as_text(title))
+    else:
+        ax.set_title(as_text(title))
     measured = table.groupby("layer_index")[shown].count() > 0
-    _name_layers(axis, layers["layer_index"], labels, measured)
-    return fig
-
-
-def save_picture(fig, path) -> None:
-    """Writes a matplotlib Figure as PNG, PDF or SVG, by the name of the file, atomically."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=check_picture(path), dpi=200)
-    write_bytes(buffer.getvalue(), path)
-
-
-def check_picture(path) -> str:
-    """The format of a picture by its name; one that cannot be drawn is refused."""
-    suffix = pathlib.Path(path).suffix.lower().removeprefix(".")
-    if suffix not in ("png", "pdf", "svg"):
-        raise ValueError(f"a picture is a .png, .pdf or .svg file, not {path}")
-    return suffix
+    _name_layers(ax, layers["layer_index"], labels, measured)
+    return ax.figure
 
 
 def _checked(table):
@@ -133,7 +123,7 @@ def _draw_ratios(axis, table):
     names = ["ratio", "ratio_low", "ratio_high"]
     table = table.assign(**table[names].where((table[names] > 0) & (table[names] < np.inf)))
     for model, rows in table.groupby("model", sort=False):
-        _draw_with_interval(axis, rows.sort_values("layer_index"), "ratio", label=model)
+        _draw_with_interval(axis, rows.sort_values("layer_index"), "ratio", label=as_text(model))
     axis.set_yscale("log")
     low, high = axis.get_ylim()
     steps = (1, 2, 5) if high < 1e3 * low else (1,)
@@ -144,7 +134,7 @@ def _draw_ratios(axis, table):
     )
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_locator(ticker.NullLocator())
-    axis.set_ylabel(f"sensitivity / that of {table['reference'].iloc[0]}")
+    axis.set_ylabel(f"sensitivity / that of {as_text(table['reference'].iloc[0])}")
     axis.legend(**_BESIDE)
 
 
@@ -213,7 +203,12 @@ def _marker(rows) -> float:
 
 
 def _shortened(name) -> str:
-    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+    return as_text(name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}")
+
+
+def as_text(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: between two $ it would read mathematics."""
+    return name.replace("$", r"\$")
 
 
 def _name_layers(axis, places, labels, measured):

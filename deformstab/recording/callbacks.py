@@ -2,12 +2,17 @@
 
 import inspect
 import math
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import pandas as pd
 
 from deformstab.backend import variable_to_numpy
+from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.measurement.representations import LayerSelection
 from deformstab.measurement.sensitivity import check_options, measure_sensitivity, sensitivity_table
 from deformstab.measurement.smoothness import filter_smoothness
 from deformstab.measurement.sources import first_images
@@ -72,14 +77,14 @@ class SensitivityCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        images,
-        deformation=None,
-        layers=None,
+        images: Any,
+        deformation: RandomDeformation | None = None,
+        layers: LayerSelection = None,
         every: int | None = None,
-        csv_path=None,
-        steps=None,
+        csv_path: str | os.PathLike | None = None,
+        steps: int | Sequence[int] | Literal["log"] | None = None,
         logs: bool = True,
-        **measurement,
+        **measurement: Any,
     ):
         super().__init__()
         if measurement.get("return_distances"):

@@ -46,7 +46,8 @@ def test_the_thirteen_representations_of_the_cifar10_network(kind):
 def test_tables_of_blocks_are_those_of_the_paper():
     assert ds.CIFAR10_BLOCKS == ((2, 32), (2, 64), (2, 128), (2, 256))
     assert ds.IMAGENET_BLOCKS == ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-    assert set(ds.DOWNSAMPLING_KINDS) == {"subsample", "max", "average", "strided", "strided_relu"}
+    assert set(ds.PAPER_KINDS) == {"subsample", "max", "average", "strided", "strided_relu"}
+    assert set(ds.PAPER_KINDS) < set(ds.DOWNSAMPLING_KINDS)
 
 
 def test_a_block_is_convolution_normalization_relu():
@@ -99,7 +100,18 @@ def downsampled(kind, before, model):
     return np.maximum(gamma * (convolved - mean) / np.sqrt(variance + 1e-3) + beta, 0)
 
 
-@pytest.mark.parametrize("kind", ds.DOWNSAMPLING_KINDS)
+@pytest.mark.parametrize("kind", sorted(set(ds.DOWNSAMPLING_KINDS) - set(ds.PAPER_KINDS)))
+def test_other_kinds_are_those_of_a_swap(kind):
+    model = tiny("max", shape=(9, 15, 3), seed=0)
+    randomize(model)
+    swapped, direct = ds.swap_downsampling(model, kind), tiny(kind, shape=(9, 15, 3), seed=0)
+    direct.set_weights(model.get_weights())
+    images = natural_images(3, 9, 15)
+    np.testing.assert_array_equal(numpy(direct(images)), numpy(swapped(images)))
+    assert [layer.name for layer in direct.layers] == [layer.name for layer in swapped.layers]
+
+
+@pytest.mark.parametrize("kind", ds.PAPER_KINDS)
 def test_kinds_of_numpy_on_odd_sizes(kind):
     model = tiny(kind, shape=(9, 15, 3))
     randomize(model)

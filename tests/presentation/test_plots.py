@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,8 @@ from helpers import natural_images
 from keras import layers
 
 import deformstab as ds
-from deformstab.presentation.plots import check_picture, plot_sensitivity, save_picture
+from deformstab.presentation.pictures import check_picture, save_picture
+from deformstab.presentation.plots import plot_sensitivity
 from deformstab.tables import (
     COMPARISON_COLUMNS,
     CONSISTENCY_COLUMNS,
@@ -434,6 +436,50 @@ def test_tables_of_something_else(columns):
 def test_what_is_no_table(thing):
     with pytest.raises(ValueError, match="table must be one of measure_sensitivity"):
         ds.plot_sensitivity(thing)
+
+
+# ---- whose figure it is ----
+
+
+@pytest.mark.parametrize("rows", ["profile", "course"])
+def test_pyplot_does_not_know_the_figure(rows):
+    table = measured(3)
+    if rows == "course":
+        table = pd.concat([table.assign(epoch=n, step=n) for n in range(3)])
+    figures = [plot_sensitivity(table) for _ in range(25)]
+    assert plt.get_fignums() == []
+    assert len({id(figure) for figure in figures}) == 25
+
+
+def test_a_notebook_shows_it_as_a_picture():
+    assert plot_sensitivity(measured(3))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_axes_of_ones_own_are_drawn_on():
+    table = measured(3)
+    own, (first, second) = plt.subplots(1, 2)
+    assert plot_sensitivity(table, "a title", ax=second) is own
+    assert not first.lines
+    assert second.get_title() == "a title"
+    alone = plot_sensitivity(table, "a title").axes[0]
+    np.testing.assert_array_equal(second.lines[0].get_xydata(), alone.lines[0].get_xydata())
+
+
+def test_of_several_measurements_axes_of_ones_own_take_the_lines_over_layers():
+    table = pd.concat([measured(3).assign(epoch=n, step=n) for n in range(3)])
+    _, ax = plt.subplots()
+    plot_sensitivity(table, ax=ax)
+    assert len(ax.figure.axes) == 1
+    profiles = plot_sensitivity(table).axes[0]
+    assert len(ax.lines) == len(profiles.lines) == 3
+
+
+def test_names_are_text_and_no_mathematics():
+    table = measured(3).assign(layer=["$a$", "b$", r"$\frac{"])
+    figure = plot_sensitivity(table, "$x")
+    figure.draw_without_rendering()  # parses what would be mathematics
+    shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert [text.replace(r"\$", "$") for text in shown] == list(table["layer"])
 
 
 # ---- pictures ----

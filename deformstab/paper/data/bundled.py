@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from deformstab.extras import needing
+
 PHOTOS = {  # ten colour photographs that come with scikit-image and scikit-learn
     "astronaut": "skimage",
     "chelsea": "skimage",
@@ -43,11 +45,13 @@ def photograph(name: str, shorter_side: int) -> np.ndarray:
     from PIL import Image
 
     if PHOTOS[name] == "sklearn":
-        from sklearn.datasets import load_sample_image
+        with needing("reproduce", "the bundled photographs"):
+            from sklearn.datasets import load_sample_image
 
         pixels = load_sample_image(f"{name}.jpg")
     else:
-        import skimage.data
+        with needing("reproduce", "the bundled photographs"):
+            import skimage.data
 
         pixels = getattr(skimage.data, name)()
         pixels = pixels[0] if isinstance(pixels, tuple) else pixels
@@ -66,7 +70,9 @@ def _halves(photo):
 def digits(size: int) -> tuple:
     """scikit-learn's digits at a size, in [0, 1]: (images, labels) to train on, then to test on."""
     from PIL import Image
-    from sklearn.datasets import load_digits
+
+    with needing("reproduce", "scikit-learn's digits"):
+        from sklearn.datasets import load_digits
 
     found = load_digits()
     # A margin as MNIST's digits have, so that deformations do not push them over the edge.

@@ -20,10 +20,13 @@ _PANELS = (
 )
 
 
-def plot(results):
-    fig, axes = style.figure(7.2, 5.2, nrows=2, ncols=2, sharey="row")
+def plot(results, letters="abcd"):
+    """The figure, or one with some of its rows: "ab" or "cd"."""
+    rows = len(letters) // 2
+    fig, axes = style.figure(7.2, 2.6 * rows, nrows=rows, ncols=2, sharey="row", squeeze=False)
+    panels = [panel for panel in _PANELS if panel[0] in letters]
     with style.context():
-        for axis, (letter, study, phase, title) in zip(axes.flat, _PANELS):
+        for axis, (letter, study, phase, title) in zip(axes.flat, panels):
             style.panel(axis, letter, title)
             table = results.sensitivity(study, phase)
             if table.empty:

@@ -16,6 +16,7 @@ import warnings
 
 import keras
 
+from deformstab.extras import needing
 from deformstab.paper.data import datasets
 from deformstab.tables import THREAD_VARIABLES, computes_on_gpu
 
@@ -70,10 +71,8 @@ def on_ray(workers: int | None = None, address: str | None = None, gpus: float =
         )
     if not 0 <= gpus <= 1:
         raise ValueError(f"gpus must be 0, 1 or a share between, received {gpus}")
-    try:
+    with needing("ray", "runs on Ray"):
         import ray
-    except ImportError as error:
-        raise ImportError(f'{error}; runs on Ray need: pip install "deformstab[ray]"') from error
     return functools.partial(_on_ray, ray, workers, address, gpus)
 
 

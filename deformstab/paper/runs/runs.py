@@ -200,7 +200,7 @@ def finished(experiment: Experiment, folder) -> bool:
     return _path(experiment, folder).exists()
 
 
-def run_all(experiments, folder, progress, executor=serial, execute=execute) -> None:
+def run_all(experiments, folder, progress, executor=serial, measure=None) -> None:
     """Runs what is not finished yet, and writes each as it ends.
 
     Args:
@@ -208,12 +208,12 @@ def run_all(experiments, folder, progress, executor=serial, execute=execute) -> 
         folder: of the results, `runs/<id>.json` in it.
         progress: called with (experiment,) before and (experiment, seconds) after each run.
         executor: of `deformstab.paper.runs.executors`.
-        execute: (experiment, folder, commit) → what `keep` writes.
+        measure: (experiment, folder=…, commit=…) → what `keep` writes; by default `execute`.
     """
     folder = pathlib.Path(folder).absolute()  # a worker has a working directory of its own
     left = [each for each in experiments if not finished(each, folder)]
     _remove_leftovers(folder / "runs")
-    run = functools.partial(execute, folder=folder, commit=git_commit())
+    run = functools.partial(measure or execute, folder=folder, commit=git_commit())
     for experiment, result in executor(left, run, progress):
         keep(experiment, result, folder)
         progress(experiment, result["seconds"])

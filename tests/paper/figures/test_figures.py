@@ -1,5 +1,6 @@
 """Figures: what is drawn is what the tables say. Data in the artists; pixels of the files only."""
 
+import dataclasses
 import io
 import pathlib
 import statistics
@@ -122,11 +123,19 @@ def legend_texts(figure):
 
 
 def test_kinds_look_different_and_have_names():
-    assert (
-        set(style.KIND_COLOURS) == set(style.KIND_LABELS) == set(style.KIND_MARKERS) == set(KINDS)
-    )
     for look in (style.KIND_LABELS, style.KIND_MARKERS, style.KIND_COLOURS):
-        assert len({str(value) for value in look.values()}) == 5
+        assert list(look) == list(ds.DOWNSAMPLING_KINDS)
+        assert len({str(value) for value in look.values()}) == len(ds.DOWNSAMPLING_KINDS)
+
+
+@pytest.mark.parametrize("name", ["2", "4"])
+def test_a_kind_without_a_label_is_refused_rather_than_left_out(name, results):
+    tables = {
+        key: table.assign(downsampling=table["downsampling"].replace("max", "lp_pool"))
+        for key, table in results.tables.items()
+    }
+    with pytest.raises(ValueError, match=r"no label for downsampling lp_pool; those with one are"):
+        FIGURES[name].plot(dataclasses.replace(results, tables=tables))
 
 
 def test_figure_2_shows_the_means_and_bands_of_its_four_conditions(results):
@@ -143,7 +152,7 @@ def test_figure_2_shows_the_means_and_bands_of_its_four_conditions(results):
         kinds = ("max", "strided_relu") if study == "large" else KINDS
         check_kinds(axes[letter], rows, "sensitivity", LAYERS, SENSITIVITY_TICKS, kinds)
         assert axes[letter].get_ylim()[0] == 0
-    assert legend_texts(figure) == [style.KIND_LABELS[kind] for kind in style.KIND_LABELS]
+    assert legend_texts(figure) == [style.KIND_LABELS[kind] for kind in KINDS]
     # The panels that are compared have one scale.
     assert axes["a"].get_ylim() == axes["b"].get_ylim()
     assert axes["c"].get_ylim() == axes["d"].get_ylim()
@@ -167,7 +176,7 @@ def test_figure_4_shows_trained_filters_and_where_they_came_from(results):
         for _, y in drawn_lines(axes[letter]).values():  # every mean is inside the panel
             assert limits[0] < min(y)
             assert max(y) < limits[1]
-    labels = [style.KIND_LABELS[kind] for kind in style.KIND_LABELS]
+    labels = [style.KIND_LABELS[kind] for kind in KINDS]
     assert legend_texts(figure) == [*labels, "initialization"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT
 from test_result_tables import small_preset
 
-from deformstab.networks.downsampling import DOWNSAMPLING_KINDS
+from deformstab.networks.downsampling import PAPER_KINDS
 from deformstab.paper.data import datasets
 from deformstab.paper.runs import experiments
 from deformstab.paper.runs.experiments import STUDIES, Experiment
@@ -279,7 +279,7 @@ def test_a_configuration_is_every_choice_as_json_has_it():
     # These say which runs there are, not what they are: a folder may come by them one by one.
     which = {"demonstration", "studies", "recipes", "recipes_seeds"}
     assert set(configuration) == {field.name for field in dataclasses.fields(Preset)} - which
-    assert configuration["downsampling"] == list(DOWNSAMPLING_KINDS)
+    assert configuration["downsampling"] == list(PAPER_KINDS)
     assert dataclasses.replace(QUICK, epochs=5).configuration() != configuration
 
 

@@ -45,8 +45,8 @@ SOME = [
 SERVER = """
 import json, os, pathlib, signal, sys, time, traceback
 import numpy as np
-from deformstab.paper import runs
-from deformstab.paper.experiments import Experiment
+from deformstab.paper.runs import runs
+from deformstab.paper.runs.experiments import Experiment
 
 choices, some, folder, kills = *map(json.loads, sys.argv[1:3]), sys.argv[3], int(sys.argv[4])
 choices["blocks"] = tuple(map(tuple, choices["blocks"]))

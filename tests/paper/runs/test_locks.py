@@ -14,7 +14,7 @@ from deformstab.paper.runs.locks import only_writer
 
 HOLDER = """
 import sys, time
-from deformstab.paper.locks import only_writer
+from deformstab.paper.runs.locks import only_writer
 with only_writer(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(600)

@@ -430,8 +430,8 @@ def test_an_interrupted_run_costs_only_itself(tmp_path, by_hand, three, monkeypa
 
 KILLED = """
 import json, os, sys, time
-from deformstab.paper import runs
-from deformstab.paper.experiments import Experiment
+from deformstab.paper.runs import runs
+from deformstab.paper.runs.experiments import Experiment
 
 blocks = lambda fields: {"blocks": tuple(map(tuple, fields["blocks"]))}
 experiments = [Experiment(**fields | blocks(fields)) for fields in json.loads(sys.argv[1])]

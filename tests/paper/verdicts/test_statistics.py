@@ -11,7 +11,7 @@ import scipy.stats
 from test_result_tables import KERNELS, LAYERS, RUN_COLUMNS, drawn, made_results, small_preset
 
 from deformstab.measurement.intervals import mean_p_value, ratio_interval
-from deformstab.networks.downsampling import DOWNSAMPLING_KINDS
+from deformstab.networks.downsampling import PAPER_KINDS
 from deformstab.paper.verdicts import claims
 from deformstab.paper.verdicts.result_tables import Results
 from deformstab.paper.verdicts.statistics import variance_between_kinds
@@ -118,7 +118,7 @@ def stronger_tasks(rows, seed):
 
 def smoothness_changes(rows, seed):
     changes = []
-    for kind in DOWNSAMPLING_KINDS:
+    for kind in PAPER_KINDS:
         which = {"study": "main", "downsampling": kind, "seed": seed}
         trained = log_summary(rows.smoothness, KERNELS, phase="trained", **which)
         changes.append(trained - log_summary(rows.smoothness, KERNELS, phase="initial", **which))
@@ -137,7 +137,7 @@ def depth_trend(rows, seed, study, kinds):
 def euclidean_agrees(rows, seed):
     pairs = [[], []]
     for phase in ("initial", "trained"):
-        for kind in DOWNSAMPLING_KINDS:
+        for kind in PAPER_KINDS:
             which = {"study": "main", "phase": phase, "downsampling": kind, "seed": seed}
             for layer in MEASURED:
                 for values, metric in zip(pairs, ("cosine", "euclidean")):
@@ -147,7 +147,7 @@ def euclidean_agrees(rows, seed):
 
 def init_smoothness(rows, seed):
     which = {"phase": "initial", "seed": seed}
-    networks = [{"study": "main", "downsampling": kind} for kind in DOWNSAMPLING_KINDS]
+    networks = [{"study": "main", "downsampling": kind} for kind in PAPER_KINDS]
     networks += [{"study": "large", "downsampling": kind} for kind in ("max", "strided_relu")]
     return max(
         abs(rows.smoothness(layer, **network, **which) / 1.87 - 1)
@@ -174,7 +174,7 @@ def variances(number, layers, seeds, **condition):
         for layer in layers:
             logs = [
                 math.log(number(layer, seed=seed, downsampling=kind, **condition))
-                for kind in DOWNSAMPLING_KINDS
+                for kind in PAPER_KINDS
             ]
             deviations[seed, layer] = [log - statistics.mean(logs) for log in logs]
 
@@ -184,7 +184,7 @@ def variances(number, layers, seeds, **condition):
             products = []
             for one, other in pairs_of_different(some):
                 both = zip(deviations[one, layer], deviations[other, layer])
-                products.append(sum(a * b for a, b in both) / (len(DOWNSAMPLING_KINDS) - 1))
+                products.append(sum(a * b for a, b in both) / (len(PAPER_KINDS) - 1))
             by_layer.append(statistics.mean(products))
         return statistics.mean(by_layer)
 
@@ -229,7 +229,7 @@ ORACLES = {
     ("stronger-task-smoother", "3b"): of_each(stronger_tasks),
     ("training-smooths", "4b"): of_each(lambda r, seed: max(smoothness_changes(r, seed))),
     ("smoothness-converges", "4b"): smoothness_converges,
-    ("depth-trend", "4b"): of_each(depth_trend, "main", DOWNSAMPLING_KINDS),
+    ("depth-trend", "4b"): of_each(depth_trend, "main", PAPER_KINDS),
     ("depth-trend", "4a"): of_each(depth_trend, "large", ["max", "strided_relu"]),
     ("labels-decide-smoothness", "4c"): lambda r, s: labels_decide(r, s, r.smoothness, KERNELS),
     ("labels-decide-stability", "5b"): lambda r, s: labels_decide(r, s, r.sensitivity, MEASURED),
@@ -415,7 +415,7 @@ def frame(logs):
     """The logs of one run, as the package has them."""
     seeds, kinds, layers = logs.shape
     index = pd.MultiIndex.from_product(
-        [range(seeds), DOWNSAMPLING_KINDS[:kinds], [0.0], [0.0]],
+        [range(seeds), PAPER_KINDS[:kinds], [0.0], [0.0]],
         names=["seed", "downsampling", "class_displacement", "sigma"],
     )
     return pd.DataFrame(logs.reshape(-1, layers), index=index)
