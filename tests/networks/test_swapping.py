@@ -9,20 +9,12 @@ from helpers import BACKEND, natural_images, needs_tensorflow, numpy, randomize
 from keras import layers
 
 import deformstab as ds
-from deformstab.networks.downsampling import BlurPooling2D, MaxBlurPooling2D, Subsample2D
-from deformstab.networks.strided import StridedConvolution2D, StridedConvolutionReLU2D
+from deformstab.networks.downsampling import BlurPooling2D, Subsample2D
+from deformstab.networks.exchangeable import SWAPPED_IN
 
 BLOCKS = ((1, 3), (1, 4))
 LEARNED = ("strided", "strided_relu")
-TYPES = {
-    "subsample": Subsample2D,
-    "max": layers.MaxPooling2D,
-    "average": layers.AveragePooling2D,
-    "strided": StridedConvolution2D,
-    "strided_relu": StridedConvolutionReLU2D,
-    "blur": BlurPooling2D,
-    "max_blur": MaxBlurPooling2D,
-}
+TYPES = SWAPPED_IN  # the class of each kind
 
 
 def tiny(kind="max", shape=(9, 14, 3), randomized=True):
