@@ -45,8 +45,8 @@ SOME = [
 ]
 SERIAL = """
 import json, sys
-from deformstab.paper import runs
-from deformstab.paper.experiments import Experiment
+from deformstab.paper.runs import runs
+from deformstab.paper.runs.experiments import Experiment
 
 choices, some = map(json.loads, sys.argv[1:3])
 choices["blocks"] = tuple(map(tuple, choices["blocks"]))
