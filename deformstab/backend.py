@@ -198,6 +198,21 @@ def in_same_trace(output, root) -> bool:
     )
 
 
+def concrete(tensor) -> np.ndarray | None:
+    """The values of a tensor where it has any: `None` in a graph, or in what JAX traces."""
+    backend = keras.backend.backend()
+    if isinstance(tensor, keras.KerasTensor):
+        return None
+    if backend == "tensorflow" and not hasattr(tensor, "numpy"):
+        return None
+    if backend == "jax":
+        import jax
+
+        if isinstance(tensor, jax.core.Tracer):
+            return None
+    return keras.ops.convert_to_numpy(tensor)
+
+
 def kept_with(model, key, make):
     """What `make()` gives, made once for a model, its layers and a key: compiled steps, mostly.
 

@@ -24,7 +24,14 @@ PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
     "": ["_version", "extras", "backend", "tables"],
-    "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
+    "deformations": [
+        "splines",
+        "warp",
+        "flows",
+        "random_deformation",
+        "scattered_splines",
+        "addons",
+    ],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
         "normalization",

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from deformstab.deformations.scattered_splines import spline_through
 from deformstab.deformations.warp import warp
 
 
@@ -50,8 +51,9 @@ def interpolate_spline(
         [batch, queries, values], in the common float dtype of the three.
 
     Raises:
-        ValueError: for arguments that define no spline. Points that repeat or lie on one line are
-            noticed by the backend if at all: JAX gives NaN, a TensorFlow graph an error of its own.
+        ValueError: for arguments that define no spline; eagerly also for points that repeat (to a
+            millionth of their extent) or lie on one line, which it names. In a graph, and in a
+            function that JAX traces, the whole element of the batch is NaN then.
 
     Example:
 
@@ -59,7 +61,8 @@ def interpolate_spline(
     values = ds.addons.interpolate_spline(points, values_there, queries, order=2)
     ```
     """
-    points, values, queries = map(_floating, (train_points, train_values, query_points))
+    arrays = (train_points, train_values, query_points)
+    points, values, queries = (_of_rank(3, _floating(x)) for x in arrays)
     _check_spline(points, values, queries)
     integer = isinstance(order, numbers.Integral)
     _require(integer and order >= 1, "order must be an integer of at least 1", order=order)
@@ -73,21 +76,8 @@ def interpolate_spline(
     wide = _widest_float()
     points, values, queries = (ops.cast(x, wide) for x in (points, values, queries))
     points, values = _serve(points, values), _serve(values, points)
-    # A translation changes neither distances nor the space of affine functions: only rounding, and
-    # so no gradient either.
-    centre = ops.stop_gradient(ops.mean(points, axis=1, keepdims=True))
-    points, queries = points - centre, queries - centre
-    affine = _affine(points)
-    extra = affine.shape[-1]
     weight = ops.convert_to_tensor(regularization_weight, dtype=wide)
-    identity = ops.eye(ops.shape(points)[1], dtype=wide)
-    kernel = _kernel(points, points, order) + weight * identity
-    constraints = ops.pad(ops.transpose(affine, (0, 2, 1)), ((0, 0), (0, 0), (0, extra)))
-    system = ops.concatenate([ops.concatenate([kernel, affine], axis=2), constraints], axis=1)
-    weights = _solve(system, ops.pad(values, ((0, 0), (0, extra), (0, 0))))
-    # Not `ops.matmul`, which rounds float64 to float32 on PyTorch.
-    result = _kernel(queries, points, order) @ weights[:, :-extra]
-    return ops.cast(result + _affine(queries) @ weights[:, -extra:], dtype)
+    return ops.cast(spline_through(points, values, queries, order, weight), dtype)
 
 
 def dense_image_warp(image: Any, flow: Any, name: str | None = None) -> Any:
@@ -111,7 +101,7 @@ def dense_image_warp(image: Any, flow: Any, name: str | None = None) -> Any:
     three_pixels_lower = ds.addons.dense_image_warp(images[:1], flow)
     ```
     """
-    image, flow = _floating(image), _floating(flow)
+    image, flow = (_of_rank(4, _floating(x)) for x in (image, flow))
     _require(
         len(image.shape) == len(flow.shape) == 4
         and all(map(_equal, (*image.shape[:3], 2), flow.shape))
@@ -167,18 +157,11 @@ def sparse_image_warp(
     ```
     """
     image = _floating(image)
-    source = _at_least_float32(_floating(source_control_point_locations))
-    dest = _at_least_float32(_floating(dest_control_point_locations))
+    points = (source_control_point_locations, dest_control_point_locations)
+    source, dest = (_of_rank(3, _at_least_float32(_floating(x)), last=2) for x in points)
     dtype = _common_dtype(source, dest)
     source, dest = ops.cast(source, dtype), ops.cast(dest, dtype)
-    rank = len(image.shape)
-    _require(
-        rank in (2, 3, 4),
-        "expected image [batch, height, width, channels], [height, width, channels] or "
-        "[height, width]",
-        image=image.shape,
-    )
-    images = image if rank == 4 else image[None] if rank == 3 else image[None, ..., None]
+    images, as_given = _as_batch(image)
     _check_control_points(images, source, dest)
     _require(
         isinstance(num_boundary_points, numbers.Integral) and num_boundary_points >= 0,
@@ -198,39 +181,37 @@ def sparse_image_warp(
     flow = interpolate_spline(dest, flow, pixels, interpolation_order, regularization_weight)
     flow = ops.reshape(flow, (-1, height, width, 2))
     flow = ops.broadcast_to(flow, (batch, height, width, 2))
-    return ops.reshape(dense_image_warp(images, flow), ops.shape(image)), flow
+    return as_given(dense_image_warp(images, flow)), flow
 
 
-def _kernel(queries, points, order):
-    """φ of every distance, [batch, queries, points]."""
-    first, *others = (
-        ops.square(queries[:, :, None, axis] - points[:, None, :, axis])
-        for axis in range(points.shape[-1])
+def _of_rank(rank, x, last=None):
+    """x itself; one of unknown rank, as `tf.data` may give it, with the rank it is taken to have."""
+    if keras.backend.backend() != "tensorflow" or x.shape.rank is not None:
+        return x
+    import tensorflow as tf
+
+    return tf.ensure_shape(x, [*[None] * (rank - 1), last])
+
+
+def _as_batch(image):
+    """[batch, height, width, channels] of an image of 2, 3, 4 or unknown rank, and the way back."""
+    if keras.backend.backend() == "tensorflow" and image.shape.rank is None:
+        import tensorflow as tf
+
+        shape = tf.shape(image)
+        before, after = (tf.cast(tf.rank(image) <= most, "int32") for most in (3, 2))
+        sizes = [tf.ones([before], "int32"), shape, tf.ones([after], "int32")]
+        sizes = tf.ensure_shape(tf.concat(sizes, axis=0), [4])
+        return tf.reshape(image, sizes), lambda warped: tf.reshape(warped, shape)
+    rank = len(image.shape)
+    _require(
+        rank in (2, 3, 4),
+        "expected image [batch, height, width, channels], [height, width, channels] or "
+        "[height, width]",
+        image=image.shape,
     )
-    squared = sum(others, first)
-    half, odd = divmod(order, 2)
-    # tensorflow-addons' bound: where points coincide, φ is finite and without a slope.
-    safe = ops.clip(squared, 1e-10, np.inf)
-    kernel = ops.sqrt(safe) if odd else 0.5 * ops.log(safe)
-    for _ in range(half):
-        kernel = kernel * squared
-    return kernel
-
-
-def _affine(points):
-    return ops.concatenate([points, ops.ones_like(points[..., :1])], axis=-1)
-
-
-def _solve(system, right):
-    try:
-        return ops.solve(system, right)
-    except Exception as error:  # a type of its own on each backend
-        if "singular" not in str(error) and "invertible" not in str(error):
-            raise
-        raise ValueError(
-            "there is no such spline: all points lie on one line, or some repeat (boundary points "
-            "count); add or remove points; a regularization_weight above 0 lets them repeat"
-        ) from error
+    images = image if rank == 4 else image[None] if rank == 3 else image[None, ..., None]
+    return images, lambda warped: ops.reshape(warped, ops.shape(image))
 
 
 def _serve(x, other):
@@ -263,6 +244,11 @@ def _common_dtype(*tensors):
 
 
 def _floating(x):
+    if isinstance(x, keras.KerasTensor):
+        raise ValueError(
+            f"received {x}, a symbolic tensor of a functional model: call ds.addons inside a layer, "
+            "for example keras.layers.Lambda"
+        )
     x = ops.convert_to_tensor(x)
     return x if keras.backend.is_float_dtype(_dtype(x)) else ops.cast(x, "float32")
 

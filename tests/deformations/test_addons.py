@@ -584,13 +584,49 @@ def test_errors_say_what_was_received(function, arguments, message):
         getattr(addons, function)(*arguments)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX gives NaN where a system is singular")
-def test_repeated_points_are_refused():
-    points = np.array([[[0, 0], [0, 0], [5, 5], [2, 3]]], "float32")
-    with pytest.raises(ValueError, match=r"some repeat \(boundary points count\)"):
-        addons.interpolate_spline(points, points, points, 2)
-    with pytest.raises(ValueError, match="regularization_weight above 0 lets them repeat"):
-        addons.sparse_image_warp(zeros(6, 6), points[:, 1:], points[:, 1:], num_boundary_points=1)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: addons.interpolate_spline(x, x, x, 2),
+        lambda x: addons.dense_image_warp(x[..., None], x[..., None]),
+        lambda x: addons.sparse_image_warp(x[..., None], x, x),
+    ],
+)
+def test_symbolic_tensors_are_refused_with_what_to_do(call):
+    with pytest.raises(ValueError, match=r"symbolic tensor of a functional model.*inside a layer"):
+        call(keras.Input((4, 2)))
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("shape", [(6, 7), (6, 7, 3), (2, 6, 7, 3)])
+def test_images_of_unknown_rank_are_warped_as_those_of_known_rank(shape):
+    """As functions of Python give them inside `tf.data`; tensorflow-addons took them."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    image = rng.random(shape).astype("float32")
+    source = rng.uniform(0, 5, (1, 5, 2)).astype("float32")
+    dest = source + rng.normal(size=source.shape).astype("float32")
+    unknown = [tf.TensorSpec(None, "float32")] * 3
+    warped, flow = tf.function(addons.sparse_image_warp, unknown)(image, source, dest)
+    expected = addons.sparse_image_warp(image, source, dest)
+    np.testing.assert_allclose(warped, expected[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(flow, expected[1], rtol=0, atol=1e-6)
+
+
+@needs_tensorflow
+def test_dense_warps_and_splines_of_unknown_rank():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    image, flow = (rng.normal(size=(2, 6, 7, n)).astype("float32") for n in (3, 2))
+    unknown = [tf.TensorSpec(None, "float32")] * 2
+    warped = tf.function(addons.dense_image_warp, unknown)(image, flow)
+    np.testing.assert_allclose(warped, addons.dense_image_warp(image, flow), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="set_shape"):  # as tensorflow-addons: it must know them
+        tf.function(
+            lambda p: addons.interpolate_spline(p, p, p, 2), [tf.TensorSpec(None, "float32")]
+        ).get_concrete_function()
 
 
 @needs_tensorflow
