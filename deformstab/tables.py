@@ -69,6 +69,14 @@ CONSISTENCY_COLUMNS = {
     "folded_fraction": "float64",
     "note": "str",
 }
+# Of answers for each pixel, beside those of CONSISTENCY_COLUMNS.
+_DENSE = ("unmoved_consistency", "mean_iou", "unmoved_mean_iou")
+_AT = list(CONSISTENCY_COLUMNS).index("accuracy")
+DENSE_CONSISTENCY_COLUMNS = {
+    **dict(list(CONSISTENCY_COLUMNS.items())[:_AT]),
+    **dict.fromkeys(_DENSE, "float64"),
+    **dict(list(CONSISTENCY_COLUMNS.items())[_AT:]),
+}
 DISTANCE_COLUMNS = {  # of each image and draw
     "layer": "str",
     "layer_index": "int64",

@@ -23,7 +23,7 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "backend", "tables"],
+    "": ["_version", "extras", "checks", "backend", "tables"],
     "deformations": [
         "splines",
         "warp",
@@ -33,12 +33,21 @@ ROOMS = {
         "addons",
     ],
     "networks": [
-        *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
+        *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),
         "normalization",
     ],
     "measurement": [
-        *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
-        *("layer_distances", "sensitivity", "comparisons", "consistency", "smoothness"),
+        *("distances", "intervals", "sources", "stimuli", "watching", "windows", "representations"),
+        *(
+            "forward",
+            "layer_distances",
+            "sensitivity",
+            "comparisons",
+            "answers",
+            "dense_consistency",
+            "consistency",
+            "smoothness",
+        ),
     ],
     "recording": ["schedules", "recording", "callbacks"],
     "presentation": ["pictures", "plots", "measure_files"],

@@ -16,8 +16,9 @@ from deformstab.backend import concrete
 # user means; nearer ones are what rounding to float32 leaves of equal ones.
 _APART = 1e-6
 _APART_ON_A_LINE = 1e-9  # in one dimension many points are near each other, and need not be further
-# The largest error at the points that is no sign of a system that was not solved: of the values' spread.
-_RESIDUAL = {"float64": 1e-3, "float32": 5e-2}
+# A larger error at the points, of the values' spread, is a sign of a system that was not solved. In
+# float32, which JAX computes in without x64, rounding alone may reach it, and nothing can be told.
+_RESIDUAL = {"float64": 1e-3, "float32": np.inf}
 
 
 def spline_through(points, values, queries, order: int, weight):

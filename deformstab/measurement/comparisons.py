@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from deformstab.checks import check_model
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.deformations.splines import check_max_displacement
 from deformstab.measurement.distances import Metric
@@ -158,6 +159,8 @@ def compare_sensitivity(
         raise ValueError(
             f"models must be a dict of at least two, {{name: model}}, received {models!r}"
         )
+    for model in models.values():
+        check_model(model)
     # Generators cannot be read again, neither of images nor of layers.
     inputs, _ = first_images(images, max_images)
     layers = layers if layers is None or callable(layers) or isinstance(layers, str) else [*layers]
@@ -177,6 +180,25 @@ def compare_sensitivity(
     return table(rows, COMPARISON_COLUMNS)
 
 
+def _pairs(reference, other) -> list:
+    """(layer of the reference, the same layer of the other model or `None`) for each.
+
+    Layers are the same by name. Automatic names count the layers that Keras has made so far: they
+    tell which layer it is only in a model and its copies, whose automatic names are all the same.
+    Of two models that one code made, the order in which such layers are called tells.
+    """
+    automatic = {each.name for each in (*reference, *other) if each.automatic}
+    copies = [x.name for x in reference if x.name in automatic] == [
+        x.name for x in other if x.name in automatic
+    ]
+
+    def identity(each):
+        return each.name if copies or each.name not in automatic else (each.key,)
+
+    there = {identity(each): each for each in other}
+    return [(each, there.get(identity(each))) for each in reference]
+
+
 @dataclass
 class _Summary:
     """One layer's log sensitivity, and its values without each image: all a comparison needs."""
@@ -184,6 +206,8 @@ class _Summary:
     place: int
     name: str
     note: str
+    key: str = ""
+    automatic: bool = False
     log: float = np.nan
     logs: np.ndarray = field(default_factory=lambda: np.empty(0))
 
@@ -191,11 +215,13 @@ class _Summary:
 def _summary(place, layer, metric) -> _Summary:
     columns = sensitivity_columns(layer, metric, intervals=False)
     note = layer.note or columns.get("note", "")
+    named = layer.representation
+    identity = place, named.name, note, named.key, named.automatic
     if note:
-        return _Summary(place, layer.representation.name, note)
+        return _Summary(*identity)
     *_, value, logs = leave_one_out(layer.apart.mean(axis=1), layer.pairs)
     with np.errstate(divide="ignore"):  # a layer that no deformation moves has sensitivity zero
-        return _Summary(place, layer.representation.name, "", np.log(value), logs)
+        return _Summary(*identity, np.log(value), logs)
 
 
 def _compared(reference, other, by, names) -> list[dict]:
@@ -203,8 +229,7 @@ def _compared(reference, other, by, names) -> list[dict]:
     if by == "depth":
         pairs = [(each, _at_depth(other, depth)) for each, depth in zip(reference, depths)]
     else:
-        there = {each.name: each for each in other}
-        pairs = [(each, there.get(each.name)) for each in reference]
+        pairs = _pairs(reference, other)
         # Every model has an input, whose sensitivity is the same.
         if not any(match for here, match in pairs if here.name != INPUT or len(pairs) == 1):
             raise ValueError(
@@ -261,6 +286,8 @@ def _at_depth(summaries, depth) -> _Summary:
         low.place,
         low.name,
         "",
+        low.key,
+        low.automatic,
         (1 - weight) * low.log + weight * high.log,
         (1 - weight) * low.logs + weight * high.logs,
     )

@@ -15,7 +15,7 @@ from deformstab.measurement.distances import (
     scaled,
     sum_of_squares,
 )
-from deformstab.measurement.representations import flat_rows, watch
+from deformstab.measurement.watching import watch
 
 _WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
 
@@ -60,10 +60,11 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
     """
     largest = max([each.peak_bytes for each in layers], default=0)
     most = max(1, int(memory / (_WORKSPACE * largest + 1)))  # images of both sorts in a pass
-    names = tuple((each.name, each.features) for each in layers) if deform else ()
+    names = tuple(each.name for each in layers) if deform else ()
+    found = {each.name: each for each in layers}
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
-        step = _step(model, images, part.inputs, part.draws_at_once, names, keep, metric)
+        step = _step(model, images, part.inputs, part.draws_at_once, found, names, keep, metric)
         apart, scales, squares, rows = step(*part.inputs, *part.moved)
         yield Batch(
             part.images,
@@ -74,7 +75,7 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
                 for name in apart
             },
             {name: part.head(x) for name, x in rows.items()},
-            {name for name, _ in names if name not in apart},
+            {name for name in names if name not in apart},
         )
 
 
@@ -155,13 +156,27 @@ def joined(inputs, moved, place) -> list:
     ]
 
 
-def _step(model, images, inputs, draws, names, spans, metric):
+def _step(model, images, inputs, draws, found, names, spans, metric):
     """The compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
-    key = ("forward", images.place, str(images.structure), sizes, draws, names, spans, metric)
+    wanted = tuple(
+        (each.name, each.features, each.rows, each.order)
+        for each in map(found.get, dict.fromkeys([*names, *dict(spans)]))
+    )
+    key = (
+        "forward",
+        images.place,
+        str(images.structure),
+        sizes,
+        draws,
+        names,
+        spans,
+        metric,
+        wanted,
+    )
 
     def make():
-        what = draws, dict(names), dict(spans), metric
+        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metric
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []
@@ -170,7 +185,7 @@ def _step(model, images, inputs, draws, names, spans, metric):
     return kept_with(model, key, make)
 
 
-def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
+def _reduced(model, pack, place, draws, found, names, spans, metric, *tensors):
     """One forward pass: (distances, scales, squares, rows), each name → tensor."""
     inputs = list(tensors)
     count = inputs[0].shape[0]
@@ -179,14 +194,14 @@ def _reduced(model, pack, place, draws, names, spans, metric, *tensors):
         inputs = joined(inputs, moved, place)
     batch = count * (1 + draws)
     apart, scales, squares, kept = {}, {}, {}, {}
-    wanted = {*names, *spans}
+    wanted = set(found)
 
-    def reduce(name, _, output):
+    def reduce(call):
+        name = call.name
         if name in wanted:
             wanted.discard(name)
-            rows = flat_rows(output, batch)
-            # A row as long as the batch (similarities within it) depends on the other images.
-            if rows is not None and names.get(name) in (None, rows.shape[1]):
+            rows = found[name].flat_rows(call.output, batch)
+            if rows is not None:
                 if name in names:
                     reduced = _distances(rows, count, draws, metric)
                     apart[name], scales[name], squares[name] = reduced

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import kept_with
+from deformstab.checks import check_model
 from deformstab.measurement.distances import pair_squares
 from deformstab.measurement.forward import batches
 from deformstab.measurement.representations import NO_ROWS, Representation, representations, select
@@ -75,7 +76,11 @@ def build(model, images) -> None:
 
     A built model may have layers that are not, and JAX cannot make their weights in a trace. If
     there are some after a call, the model does not use them.
+
+    Raises:
+        ValueError: it is no Keras model.
     """
+    check_model(model)
     if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
         model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
     inner = [each for each in model._flatten_layers(include_self=False) if not each.built]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from deformstab.checks import check_whole
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.distances import Metric, check_metric
 from deformstab.measurement.intervals import sensitivity_interval
@@ -199,9 +200,11 @@ def sensitivity_table(
 def check_options(metric, batch_size, memory_limit) -> None:
     """Refuses what cannot be measured with, before any work is done."""
     check_metric(metric)
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be an int of at least 1, received {batch_size!r}")
-    if not isinstance(memory_limit, (int, float, np.number)) or not memory_limit > 0:
+    check_whole("batch_size", batch_size)
+    number = isinstance(memory_limit, (int, float, np.number)) and not isinstance(
+        memory_limit, bool
+    )
+    if not number or not memory_limit > 0:
         raise ValueError(
             f"memory_limit must be a positive number of bytes, received {memory_limit!r}"
         )

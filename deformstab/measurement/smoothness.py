@@ -8,6 +8,7 @@ import pandas as pd
 from keras import layers
 
 from deformstab.backend import variable_to_numpy
+from deformstab.checks import check_model
 from deformstab.tables import SMOOTHNESS_COLUMNS, table
 
 _KERNELS = {  # layer class → the attribute that holds its spatial kernel
@@ -69,6 +70,7 @@ def filter_smoothness(model: keras.Model) -> pd.DataFrame:
     smoothness[(smoothness.kernel_height == 3) & (smoothness.kernel_width == 3)]
     ```
     """
+    check_model(model)
     rows = []
     for name, layer in _named_layers(model):
         attribute = next((name for kind, name in _KERNELS.items() if isinstance(layer, kind)), None)

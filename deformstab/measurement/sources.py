@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from deformstab.checks import is_whole
+
 DEFAULT_COUNT = 128  # of what may have no end; the paper measures 128 images
 
 
@@ -23,12 +25,10 @@ def first_images(images, max_images=None):
     Raises:
         ValueError: there is nothing in it, or it is no source of images.
     """
-    if max_images is not None:
-        whole = isinstance(max_images, (int, np.integer)) and not isinstance(max_images, bool)
-        if not whole or max_images < 1:
-            raise ValueError(
-                f"max_images must be an int of at least 1 or None, received {max_images!r}"
-            )
+    if max_images is not None and not is_whole(max_images):
+        raise ValueError(
+            f"max_images must be an int of at least 1 or None, received {max_images!r}"
+        )
     if isinstance(images, (dict, list, tuple)):
         if _is_list_of_images(images):
             return np.stack([to_numpy(image) for image in images[:max_images]]), None

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from deformstab.checks import check_finite, check_whole
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.deformations.splines import flow_statistics
 from deformstab.measurement.sources import first_images
@@ -46,6 +47,11 @@ class DeformedImages:
         moves = self.displacements.reshape(-1, *self.displacements.shape[2:])
         statistics = flow_statistics(moves, self.deformation.control_points, height, width)
         return [each.reshape(len(self), self.draws) for each in statistics]
+
+    def flow(self, images, draw: int):
+        """The flows of images at some indices under one of their draws: [b, height, width, 2]."""
+        size = self.deformation.image_size(self.inputs[self.place].shape)
+        return self.deformation.flow(self.displacements[images, draw], *size)
 
     @property
     def pack(self):
@@ -88,8 +94,7 @@ def deformed_images(
     Returns:
         `DeformedImages`.
     """
-    if not isinstance(deformations, (int, np.integer)) or deformations < 1:
-        raise ValueError(f"deformations must be an int of at least 1, received {deformations!r}")
+    deformations = check_whole("deformations", deformations)
     if deformation is not None and not isinstance(deformation, RandomDeformation):
         raise ValueError(
             f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
@@ -113,6 +118,7 @@ def deformed_images(
             f"128), received {len(chosen)}"
         )
     inputs[place] = chosen.astype("float32", copy=False)
+    check_finite(inputs[place])
     if deformation is None:
         deformation = paper_deformation(chosen.shape)
     layers = [deformation] if strengths is None else [_of(deformation, s) for s in strengths]

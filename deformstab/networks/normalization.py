@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
+from deformstab.checks import check_finite, check_model, check_whole
 
 
 def reestimate_batch_normalization(model: keras.Model, images: Any, batch_size: int = 128) -> Any:
@@ -28,6 +29,9 @@ def reestimate_batch_normalization(model: keras.Model, images: Any, batch_size: 
         by-product: if their accuracy and that in inference mode differ much, the moving averages do
         not represent the images.
 
+    Raises:
+        ValueError: no model; no images, or some with NaN or infinity; a batch size below 1.
+
     Example:
 
     ```python
@@ -36,6 +40,7 @@ def reestimate_batch_normalization(model: keras.Model, images: Any, batch_size: 
     table = ds.measure_sensitivity(model, x_test[:128])
     ```
     """
+    check_model(model)
     normalizations = [
         layer
         for layer in model._flatten_layers(include_self=False)
@@ -45,8 +50,8 @@ def reestimate_batch_normalization(model: keras.Model, images: Any, batch_size: 
     images = ops.convert_to_numpy(images)
     if len(images) < 1:
         raise ValueError("statistics need images, received none")
-    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ValueError(f"batch_size must be an int of at least 1, received {batch_size!r}")
+    check_whole("batch_size", batch_size)
+    check_finite(images)
     step = kept_with(
         model,
         ("batch statistics", images.shape[1:]),

@@ -16,12 +16,14 @@ from deformstab.networks.downsampling import (
     check_downsampling,
 )
 from deformstab.networks.exchangeable import SWAPPED_IN, find_downsampling, is_graph
+from deformstab.networks.finite import check_outputs, neutral_padding
 from deformstab.networks.initializers import paper_initializer, seeded
 from deformstab.networks.strided import AverageKernel
 from deformstab.networks.vgg import layer_seed
 
 SWAP_KINDS = DOWNSAMPLING_KINDS
 _STARTS = ("paper", "average")
+_OF_MAXIMA = ("max", "max_blur", "subsample")  # kinds that minus infinity beside the image suits
 
 
 def swap_downsampling(
@@ -66,7 +68,8 @@ def swap_downsampling(
         ValueError: an unknown kind, size or start; a subclassed model or a Sequential one that is
             not built; nothing to replace; pooling inside a layer where it cannot be replaced (a
             subclassed model, a custom layer, a wrapper as TimeDistributed), or by
-            `keras.ops.max_pool`; a layer that its configuration does not make again.
+            `keras.ops.max_pool`; a layer that its configuration does not make again; a model whose
+            outputs were finite and would no longer be.
 
     Example:
 
@@ -98,13 +101,15 @@ def swap_downsampling(
             dtype=pool.dtype_policy,
             **options,
         )
-    swapped = _again(model, made, before)
+    padding = neutral_padding(model, windows) if downsampling not in _OF_MAXIMA else {}
+    swapped = _again(model, made, before, padding)
     # Models come first: freezing one freezes all its layers.
     for old, new in reversed(made.items()):
         if isinstance(old, layers.Layer):
             new.trainable = old.trainable
             if old not in windows and not is_graph(old):
                 _copy_state(old, new)
+    check_outputs(model, swapped, downsampling)
     return swapped
 
 
@@ -114,10 +119,10 @@ def _initializer(start, seed, name):
     return seeded(paper_initializer(), None if seed is None else layer_seed(seed, name))
 
 
-def _again(operation, made, before):
+def _again(operation, made, before, padding):
     """A copy of an operation, layer or model, its weights still to be copied; `made` remembers."""
     if operation not in made:
-        again = functools.partial(_again, made=made, before=before)
+        again = functools.partial(_again, made=made, before=before, padding=padding)
         if not is_graph(operation):
             made[operation] = _from_config(operation)
         elif isinstance(operation, keras.Sequential):
@@ -133,15 +138,16 @@ def _again(operation, made, before):
                 graph,
                 _inputs(graph),
                 clone_function=again,
-                call_function=_bypass(made, before),
+                call_function=_bypass(made, before, padding),
             )
     return made[operation]
 
 
-def _bypass(made, before):
+def _bypass(made, before, padding):
     """A `call_function` by which a replacement takes what the first layer before it takes.
 
     The layers between are called all the same, and fall out of the graph unless others use them.
+    What pads for a maximum pads with zero for what takes its place.
     """
     taken = {}
 
@@ -149,7 +155,11 @@ def _bypass(made, before):
         for old, pool in before.items():
             if layer is made.get(old):
                 taken.setdefault(made[pool], args)
-        return layer(*taken.get(layer, args), **kwargs)
+        args = taken.get(layer, args)
+        for old in padding:
+            if layer is made.get(old):
+                args, kwargs = padding[old](args, kwargs)
+        return layer(*args, **kwargs)
 
     return call
 
@@ -197,6 +207,7 @@ def _copy_state(old, new) -> None:
                 old_layer.save_assets(folder)
                 new_layer.load_assets(folder)
         new_layer.trainable = old_layer.trainable
+        new_layer.name = old_layer.name  # automatic ones of layers within layers are new
 
 
 def _array(value) -> np.ndarray:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from deformstab.checks import check_model
 from deformstab.networks.downsampling import DownsamplingKind, check_downsampling, downsample
 from deformstab.networks.initializers import paper_initializer, seed_of, seeded
 
@@ -126,6 +127,7 @@ def paper_layers(model: keras.Model) -> list[str]:
     table = ds.measure_sensitivity(model, images, layers=ds.paper_layers(model))
     ```
     """
+    check_model(model)
     names = [layer.name for layer in model.layers]
     chosen = [name for name in names if name.endswith(("_relu", "_downsample"))]
     if not chosen or not all(name.startswith("block") for name in chosen):

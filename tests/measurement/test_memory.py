@@ -438,10 +438,10 @@ def test_a_second_measurement_traces_nothing(images):
 
 
 def test_a_bar_appears_when_it_takes_long(model, images, capsys, monkeypatch):
-    monkeypatch.setattr(sensitivity, "_PATIENCE", 1000)
+    monkeypatch.setattr(layer_distances, "_PATIENCE", 1000)
     measure(model, images, progress=True)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(sensitivity, "_PATIENCE", 0)
+    monkeypatch.setattr(layer_distances, "_PATIENCE", 0)
     measure(model, images, progress=False)
     assert capsys.readouterr() == ("", "")
     measure(model, images, progress=True)
@@ -479,7 +479,7 @@ def test_the_bar_is_never_more_than_full(monkeypatch, count):
             places.append(self.n / self.total)
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
-    monkeypatch.setattr(sensitivity, "_PATIENCE", 0)
+    monkeypatch.setattr(layer_distances, "_PATIENCE", 0)
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, layers.Conv2D(3, 2, name="conv")(inputs))
     measure(model, natural_images(count, 4, 4, 1), batch_size=1, progress=True)
