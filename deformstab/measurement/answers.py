@@ -129,8 +129,8 @@ def classes_of(labels, shape: tuple, classes: int, max_images) -> np.ndarray | N
     if not one_hot and labels.shape != shape:
         named = "[images]" if len(shape) == 1 else "[images, height, width]"
         raise ValueError(
-            f"labels must be {named} or one-hot {named[:-1]}, classes] of {shape[0]} images and "
-            f"{classes} classes, received shape {labels.shape}"
+            f"labels must be {named} or one-hot {named[:-1]}, {classes}] of {shape[0]} images, "
+            f"received shape {labels.shape}"
         )
     if one_hot:
         largest = labels.max(axis=-1, keepdims=True)

@@ -10,13 +10,14 @@ from typing import Any
 import keras
 
 from deformstab.backend import kept_with, trace_model
-from deformstab.measurement.watching import INPUT, first_axes, flat_rows, watch
+from deformstab.measurement.watching import INPUT, OUTPUT, first_axes, flat_rows, is_ranked, watch
 from deformstab.measurement.windows import with_orders
 
 # What selects layers: names and patterns, layers, their classes, functions of a layer; a list of these.
 LayerSelector = str | keras.layers.Layer | type | Callable[[Any], bool]
 LayerSelection = LayerSelector | Sequence[LayerSelector] | None
-# Of the traces that list the layers. What has rows in both, of one length, has them in every batch.
+# Of the trace that lists the layers; and, where an axis has the batch's size by chance or because it
+# is the batch, of a second one: what has rows of one length in both has them in every batch.
 _BATCHES = 5, 7
 
 NO_ROWS = "the output has no row for each image"
@@ -78,13 +79,15 @@ def representations(model, images) -> list[Representation]:
     """
 
     def trace():
-        first, second = (_traced(model, images, batch) for batch in _BATCHES)
-        if len(first) == len(second):
-            first = [
-                a if a.note or _alike(a, b) else dataclasses.replace(a, note=NO_ROWS)
-                for a, b in zip(first, second)
-            ]
-        return with_orders(model, images, first)
+        found, may_depend = _traced(model, images, _BATCHES[0])
+        if may_depend:
+            second, _ = _traced(model, images, _BATCHES[1])
+            if len(found) == len(second):
+                found = [
+                    a if a.note or _alike(a, b) else dataclasses.replace(a, note=NO_ROWS)
+                    for a, b in zip(found, second)
+                ]
+        return with_orders(model, images, found)
 
     shapes = ((x.shape[1:], str(x.dtype)) for x in images.inputs)
     key = ("representations", images.place, str(images.structure), *shapes)
@@ -96,21 +99,25 @@ def _alike(first, second) -> bool:
     return not second.note and (first.features, first.rows) == (second.features, second.rows)
 
 
-def _traced(model, images, batch: int) -> list[Representation]:
+def _traced(model, images, batch: int) -> tuple[list[Representation], bool]:
+    """The representations as a batch of some size shows them; whether one may depend on the size."""
     found, pack, place = [], images.pack, images.place
+    may_depend = False
 
     def list_layers(*tensors):
+        nonlocal may_depend
         found.clear()
         peak = 0
 
         def visit(call):
-            nonlocal peak
+            nonlocal peak, may_depend
             named = {"name": call.name, "key": call.key, "automatic": call.automatic}
             named["layer"] = call.layer
             if call.output is None:
                 found.append(Representation(**named, note=TRACED))
                 return
             windows = _windows(call.output, batch)
+            may_depend = may_depend or windows > 1 or _has_another_axis(call.output, batch)
             rows = flat_rows(call.output, batch, rows=windows)
             features = 0 if rows is None else rows.shape[1]
             if features == 0:
@@ -141,7 +148,13 @@ def _traced(model, images, batch: int) -> list[Representation]:
             f"the model was built for batches of {sizes.pop()} (by batch_shape) and failed "
             f"with one of {batch}; a measurement takes batches of several sizes: {error}"
         ) from error
-    return list(found)
+    return list(found), may_depend
+
+
+def _has_another_axis(output, batch: int) -> bool:
+    """Whether any axis but the first one is as long as the batch."""
+    ranks = ((leaf, len(leaf.shape)) for leaf in keras.tree.flatten(output) if is_ranked(leaf))
+    return any(batch in (leaf.shape[axis] for axis in range(1, rank)) for leaf, rank in ranks)
 
 
 def _windows(output, batch: int) -> int:
@@ -168,7 +181,7 @@ def select(found: list[Representation], layers) -> list[Representation]:
         return [each for each in found if not each.repeats]
     several = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes))
     selectors = list(layers) if several else [layers]
-    names = [each.name for each in found]
+    names = [each.name for each in found if not each.repeats]
     if not selectors:
         raise ValueError(f"layers is empty; pass None for all layers, or some of {_some(names)}")
     chosen, unknown = set(), []
@@ -192,12 +205,14 @@ def _some(names) -> str:
 
 
 def _matches(each: Representation, selector) -> bool:
+    if each.repeats and not (isinstance(selector, str) and selector.startswith(OUTPUT)):
+        return False  # only where the output is named: "*" means each representation once
     if isinstance(selector, str):
         return each.name == selector or fnmatch.fnmatchcase(each.name, selector)
     if isinstance(selector, keras.layers.Layer):
         return each.layer is selector
     if isinstance(selector, type):
-        named = each.layer is None and selector is keras.layers.InputLayer
+        named = each.name == INPUT and selector is keras.layers.InputLayer
         return named or isinstance(each.layer, selector)
     if not callable(selector):
         raise ValueError(

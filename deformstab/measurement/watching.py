@@ -68,6 +68,14 @@ def flat_rows(output, batch: int, features: int | None = None, rows: int = 1, or
     return found if features in (None, found.shape[1]) else None
 
 
+def is_ranked(leaf) -> bool:
+    """Whether it is a tensor of which a trace can tell the number of axes."""
+    try:
+        return len(leaf.shape) >= 0
+    except (AttributeError, ValueError, TypeError):
+        return False
+
+
 def first_axes(output) -> set:
     """The sizes of the first axes of an output's tensors, `None` for one that has none."""
     leaves = [leaf for leaf in keras.tree.flatten(output) if hasattr(leaf, "shape")]
@@ -130,6 +138,7 @@ class _Watcher:
         self.path, self.names, self.keys, self.looped = [], {}, {}, set()
         # Layers that the model knows keep their names; one that is made within a call does not.
         self.known = {id(layer) for layer in model._flatten_layers()}
+        self.steps = {}  # id of a functional model → ids of its operations
         self.seen = {}  # id → a reference to what a layer gave
 
     def show(self, name, key, automatic, layer, output, *of_output):
@@ -176,19 +185,27 @@ class _Watcher:
             return layer.name
         return _key(layer)
 
+    def _is_step(self, operation) -> bool:
+        """Whether it is a step of a functional model's own, not of the code of a layer."""
+        parent = self.path[-1] if self.path else self.model
+        if not isinstance(parent, keras.Function):
+            return False
+        if id(parent) not in self.steps:
+            self.steps[id(parent)] = {id(each) for each in parent.operations}
+        return id(operation) in self.steps[id(parent)]
+
     @contextlib.contextmanager
     def watching(self):
-        call_layer, call_operation = keras.layers.Layer.__call__, keras.Operation.__call__
-
         def layer_called(layer, *args, **kwargs):
             return self.called(layer, call_layer, args, kwargs)
 
         def operation_called(operation, *args, **kwargs):
-            if isinstance(operation, keras.layers.Layer):  # on its way from its own __call__
+            if isinstance(operation, keras.layers.Layer) or not self._is_step(operation):
                 return call_operation(operation, *args, **kwargs)
             return self.called(operation, call_operation, args, kwargs)
 
-        with _WATCHING:
+        with _WATCHING:  # before them, or what another thread has put there would be put back
+            call_layer, call_operation = keras.layers.Layer.__call__, keras.Operation.__call__
             keras.layers.Layer.__call__ = layer_called
             keras.Operation.__call__ = operation_called
             try:

@@ -431,8 +431,10 @@ def test_structures_complex_numbers_and_what_is_no_row_for_each_image(images):
         "structure": formula(*parts),
         "wave": formula(*waves),
         "similarities": None,
-        "windows": None,
-        "inner": None,
+        "windows": formula(x, y),  # the same pixels, row by row
+        "inner": formula(
+            *(numpy(model.inner(model.windows(a))).reshape(len(a), -1) for a in (x, y))
+        ),
         "scalar": None,
         "last": formula(x, y),
     }
