@@ -23,7 +23,7 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "backend", "tables"],
+    "": ["_version", "extras", "backend", "files", "tables"],
     "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
@@ -34,7 +34,9 @@ ROOMS = {
         *("layer_distances", "sensitivity", "comparisons", "consistency", "smoothness"),
     ],
     "recording": ["schedules", "recording", "callbacks"],
-    "presentation": ["pictures", "plots", "measure_files"],
+    "presentation": [
+        *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files", "measure_files")
+    ],
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
         *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
