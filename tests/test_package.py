@@ -35,12 +35,28 @@ ROOMS = {
     ],
     "recording": ["schedules", "recording", "callbacks"],
     "presentation": [
-        *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files", "measure_files")
+        *(
+            "streams",
+            "pictures",
+            "plots",
+            "image_reader",
+            "image_sets",
+            "model_files",
+            "measure_files",
+        )
     ],
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
         *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
-        *("executors", "locks", "kept_networks", "runs", "measuring_again"),
+        *(
+            "executors",
+            "locks",
+            "kept_networks",
+            "run_files",
+            "runs",
+            "progress",
+            "measuring_again",
+        ),
     ],
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
