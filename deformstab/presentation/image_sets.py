@@ -135,12 +135,12 @@ def _npz(path, input_shape, count, seed):
     except Exception as error:  # of zipfile, zlib or NumPy: whatever a damaged file provokes
         raise ValueError(f"{path} cannot be read as an .npz file: {error!r}") from error
     images = images[..., None] if images.ndim == 3 else images
-    images = images.astype("float32") / (255 if images.dtype.kind in "iu" else 1)
-    if not (images.min() >= 0 and images.max() <= 1):
+    low, high, white = images.min(), images.max(), 255 if images.dtype.kind in "iu" else 1
+    if not (low >= 0 and high <= white):
         raise ValueError(
-            f"{path}: expected values in 0…255 (integers) or 0…1 (floats), received "
-            f"{images.min():g} to {images.max():g}"
+            f"{path}: expected values in 0…255 (integers) or 0…1 (floats), received {low:g} to {high:g}"
         )
+    images = images.astype("float32") / white
     taken = f"{len(images)} of {shape[0]} images in {path}"
     return images, taken + f", sampled by image seed {seed}" * (len(images) < shape[0])
 
