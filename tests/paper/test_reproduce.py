@@ -422,7 +422,7 @@ def test_subsets_add_up_to_the_whole(tmp_path, ran):
     assert sorted(each.id for each in ran) == sorted(each.id for each in everything)
     whole, parts = content(tmp_path / "whole"), content(tmp_path / "parts")
     same = [name for name in whole if name.startswith(("tables", "figures", "claims"))]
-    assert len(same) == 8 + 4 + 1
+    assert len(same) == 9 + 4 + 1
     for name in same:
         assert parts[name] == whole[name], name
 
