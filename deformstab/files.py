@@ -1,6 +1,7 @@
 """Writing files that are complete or absent, never half a file; what cannot be written is named."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -23,7 +24,7 @@ def write_bytes(content: bytes, path) -> None:
         if _is_device(path):
             path.write_bytes(content)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         handle, temporary = _beside(path)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -58,7 +59,7 @@ def check_writable(path) -> None:
             return
         made = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent)
             handle, temporary = _beside(path)
             os.close(handle)
             os.unlink(temporary)
@@ -70,6 +71,13 @@ def check_writable(path) -> None:
 
 def _is_device(path: pathlib.Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _make(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # which is true, and would not tell what is wrong
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def _beside(path: pathlib.Path) -> tuple[int, str]:

@@ -890,3 +890,29 @@ def test_a_file_that_grows_beyond_what_may_be_written_is_named(files, tmp_path):
     assert "block2_downsample" in shown
     assert "t.csv cannot be written: File too large" in errors
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds=1000000000000"], ["seeds", "at most 10000"]),
+        (["--threads=1000000"], ["threads", "1024"]),
+        (["--control_points=1000"], ["control_points", "at most 32"]),
+        (["--blocks=0x0"], ["blocks", "1 or more"]),
+        (["--blocks=2x-3"], ["blocks", "1 or more"]),
+        (["--blocks="], ["blocks", "1 or more"]),
+        (["--stop_accuracy=2"], ["stop_accuracy", "at most 1"]),
+        (["--dataset=npz", "--data_dir=pipe.npz"], ["pipe.npz", "no regular file"]),
+        (["--dataset=npz", "--data_dir=text.npz"], ["text.npz", "another kind of file"]),
+        (["--output_dir=text.npz"], ["text.npz is no folder", "--output_dir"]),
+        (["--output_dir=text.npz/below"], ["text.npz is no folder", "--output_dir"]),
+        (["--train_images=1000000000000"], ["not enough memory"]),
+    ],
+)
+def test_what_would_hang_or_fill_the_memory_is_one_line(call, tmp_path, arguments, words):
+    (tmp_path / "text.npz").write_text("text")
+    os.mkfifo(tmp_path / "pipe.npz")
+    status, _ = call("reproduce_figures", *arguments)
+    assert "\n" not in status
+    for word in words:
+        assert word in status

@@ -37,7 +37,7 @@ def open_image(path, channels: int = 3, enough: int | None = None):
     """
     from PIL import Image, UnidentifiedImageError
 
-    if not os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path} is no regular file: only files are read as images")
     try:
         # Not by its name: Pillow maps such a file into memory, and garbles TIFFs that are turned.

@@ -44,7 +44,10 @@ def read_images(
     path = pathlib.Path(path)
     if path.is_dir():
         images, taken = _folder(path, input_shape[1:], count, seed, resize)
-        _check_size(path, images.shape, input_shape)
+        try:
+            _check_size(images.shape, input_shape)
+        except _Refused as error:  # its channels, or a side that the first image decides
+            raise ValueError(f"{path} {error}") from None
         return images, taken
     if path.suffix != ".npz" or not path.is_file():
         raise ValueError(f"{path} is neither a folder of images nor an .npz file")
@@ -71,11 +74,15 @@ def sampled(groups, count: int, seed: int) -> np.ndarray:
     return np.sort(order[:count])
 
 
-def _check_size(path, shape, wanted) -> None:
+class _Refused(ValueError):
+    """What is said of a file or folder, whose name is said before it."""
+
+
+def _check_size(shape, wanted) -> None:
     if any(size not in (None, has) for size, has in zip(wanted[1:], shape[1:])):
-        raise ValueError(
-            f"{path} has images {shape[1:]}, the model takes {wanted[1:]}; resize them, or pass a "
-            "folder, whose images are resized"
+        raise _Refused(
+            f"has images {shape[1:]}, the model takes {wanted[1:]}; resize them, or pass a folder, "
+            "whose images are resized"
         )
 
 
@@ -121,17 +128,17 @@ def _npz(path, input_shape, count, seed):
             names = [name for name in archive.namelist() if name.endswith(".npy")]
             arrays = [name[: -len(".npy")] for name in names]
             wanted = [name for name in _NAMES if name in arrays] or arrays
+            if not wanted:
+                raise _Refused("holds no array")
             if len(wanted) != 1 and wanted[0] not in _NAMES:
                 raise _Refused(f"has {', '.join(wanted)}: which are the images? Call them images")
             with archive.open(f"{wanted[0]}.npy") as file:
                 shape, by_columns, dtype = _header(file, wanted[0])
-                _check_size(path, (*shape, 1)[:4], input_shape)
-                places = sampled([0] * shape[0], count, seed)
+                _check_size((*shape, 1)[:4], input_shape)
+                places = _rows(shape[0], count, seed)
                 images = (_by_columns if by_columns else _by_rows)(file, shape, dtype, places)
     except _Refused as error:
         raise ValueError(f"{path} {error}") from None
-    except ValueError:
-        raise
     except Exception as error:  # of zipfile, zlib or NumPy: whatever a damaged file provokes
         raise ValueError(f"{path} cannot be read as an .npz file: {error!r}") from error
     images = images[..., None] if images.ndim == 3 else images
@@ -143,10 +150,6 @@ def _npz(path, input_shape, count, seed):
     images = images.astype("float32") / white
     taken = f"{len(images)} of {shape[0]} images in {path}"
     return images, taken + f", sampled by image seed {seed}" * (len(images) < shape[0])
-
-
-class _Refused(ValueError):
-    """What is said of a file, whose name is said before it."""
 
 
 def _header(file, name):
@@ -165,6 +168,13 @@ def _header(file, name):
             "save fewer images"
         )
     return shape, by_columns, dtype
+
+
+def _rows(total, count, seed) -> np.ndarray:
+    """Which rows are taken, in order; in memory of so many, whatever a header says there are."""
+    if total <= count:
+        return np.arange(total)
+    return np.sort(np.random.default_rng([seed, 1]).choice(total, count, replace=False))
 
 
 def _by_rows(file, shape, dtype, places) -> np.ndarray:

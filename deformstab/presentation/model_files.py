@@ -101,7 +101,8 @@ def _check_kind(path) -> None:
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{path} is no regular file; a model is a .keras or .h5 file")
     with path.open("rb") as file:
-        start = file.read(len(_HDF5))
+        content = file.read(512)
+    start = content[: len(_HDF5)]
     if not start:
         raise ValueError(f"{path} is empty: the model was not saved whole; save it again")
     old, archive = path.suffix in (".h5", ".hdf5"), zipfile.is_zipfile(path)
@@ -110,19 +111,20 @@ def _check_kind(path) -> None:
     if old and archive:
         raise ValueError(f"{path} is a .keras file by its content; give it a name that ends so")
     if path.suffix == ".keras" and not archive:
-        what = "text" if _is_text(start) else "a damaged or another kind of file"
+        what = "text" if _is_text(content) else "a damaged or another kind of file"
         raise ValueError(
             f"{path} is no .keras file: it is {what}, not the archive that Keras saves"
         )
     if old and start != _HDF5:
-        what = "text" if _is_text(start) else "a damaged or another kind of file"
+        what = "text" if _is_text(content) else "a damaged or another kind of file"
         raise ValueError(f"{path} is no .h5 file: it is {what}, not HDF5")
     if not old and path.suffix != ".keras":
         raise ValueError(f"{path} is no model: a model is a .keras or .h5 file")
 
 
-def _is_text(start: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\n\r" for byte in start)
+def _is_text(content: bytes) -> bool:
+    text = content.decode("utf-8", "replace")
+    return sum(not (letter.isprintable() or letter in "\t\n\r") for letter in text) < 2
 
 
 def _told(error) -> str:

@@ -1,8 +1,14 @@
 """Printing that ends no work: streams whose reader has gone, or that were never open."""
 
 import contextlib
+import io
 import os
 import sys
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class SurvivingStream:
@@ -35,10 +41,11 @@ class SurvivingStream:
 
     def _give_up(self) -> None:
         """From now on to nowhere, at the level of the system too: Python writes what is left at exit."""
-        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(nowhere.fileno(), self._stream.fileno())
-        self._stream = nowhere
+            number, nowhere = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        self._stream = _Nowhere()
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
@@ -49,7 +56,7 @@ def surviving(stream) -> SurvivingStream:
     if isinstance(stream, SurvivingStream):
         return stream
     if stream is None:
-        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        stream = _Nowhere()
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")  # an ASCII terminal cannot show every name
     return SurvivingStream(stream)
