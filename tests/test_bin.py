@@ -644,6 +644,7 @@ def test_code_in_an_h5_file_does_not_run_either(files, tmp_path):
         ({"value_range": "1,0"}, ["value_range", "first below the second"]),
         ({"value_range": ""}, ["value_range"]),
         ({"max_displacement": "nan"}, ["max_displacement", "nan"]),
+        ({"max_displacement": "1e300"}, ["max_displacement", "16 pixels", "1e+300"]),
         ({"control_points": "1000"}, ["control_points", "16", "1000"]),
         ({"control_points": "0"}, ["control_points", "0"]),
         ({"image_seed": "-1"}, ["image_seed"]),

@@ -123,6 +123,11 @@ def _deformation(shape, control_points, max_displacement) -> RandomDeformation:
             f"control_points must be at most {shorter} for images of {shape[1]} × {shape[2]} "
             f"pixels, one a pixel; received {control_points}"
         )
+    if max_displacement is not None and max_displacement > max(shape[1:3]):
+        raise ValueError(
+            f"max_displacement must be at most {max(shape[1:3])} pixels, the longer side of the "
+            f"images; received {max_displacement:g}"
+        )
     return RandomDeformation(
         chosen.control_points if control_points is None else control_points,
         chosen.max_displacement if max_displacement is None else max_displacement,
