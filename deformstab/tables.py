@@ -1,4 +1,4 @@
-"""Column names of every table, and writing that is complete or absent, never half a file."""
+"""Column names of every table, their files, and what a process computes with."""
 
 import io
 import json
@@ -6,15 +6,15 @@ import math
 import os
 import pathlib
 import platform
-import re
 import subprocess
 import sys
-import tempfile
 from importlib import metadata
 
 import pandas as pd
 
 from deformstab._version import __version__
+from deformstab.files import remove_temporaries as remove_temporaries
+from deformstab.files import write_bytes as write_bytes
 
 SENSITIVITY_COLUMNS = {
     "layer": "str",
@@ -113,37 +113,6 @@ THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM
 def table(rows, columns: dict) -> pd.DataFrame:
     """A DataFrame with exactly these columns, in this order and of these types."""
     return pd.DataFrame(rows, columns=list(columns)).astype(columns)
-
-
-# As mkstemp completes the names that write_bytes gives it.
-_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf|h5)\.[a-z0-9_]{8}")
-
-
-def write_bytes(content: bytes, path) -> None:
-    """Writes a file so that a reader finds the old content or the new one, nothing between."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files only their owner can read; a result is for everyone the folder is for.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def remove_temporaries(folder, names="*") -> None:
-    """Removes what a kill in the middle of `write_bytes` leaves in a folder, of these names."""
-    for path in pathlib.Path(folder).glob(f".{names}.*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def write_text(text: str, path) -> None:

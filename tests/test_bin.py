@@ -135,7 +135,8 @@ def call(monkeypatch, tmp_path, capsys):
         (
             "measure_sensitivity",
             "model images output figure layers max_images value_range control_points "
-            "max_displacement metric deformations seed batch_size allow_unsafe_model",
+            "max_displacement metric deformations seed batch_size allow_unsafe_model image_seed resize "
+            "import_module",
         ),
     ],
 )
@@ -160,6 +161,7 @@ def test_every_choice_of_a_preset_is_a_flag(call):
     call("reproduce_figures", "--figures=nothing")
     own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir", "list", "init_only"}
     own -= {"executor", "workers", "ray_address", "gpus_per_run"}
+    own -= {"keep_networks", "kept_moments", "measure_again"}
     # The name and what it is a demonstration of are the preset's; Keras reads the backend.
     assert own == {field.name for field in dataclasses.fields(Preset)} - {
         *("name", "demonstration", "backend")
@@ -385,10 +387,33 @@ def files(tmp_path_factory):
     np.savez(folder / "size.npz", images=pixels)
     np.savez(folder / "words.npz", images=np.array(["a", "b"]))
     (folder / "broken.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.savez(folder / "objects.npz", images=np.array([{}, {}], object))
+    (folder / "empty.keras").write_bytes(b"")
+    (folder / "text.keras").write_text("not a model")
+    (folder / "text.h5").write_text("not a model")
+    shutil.copy(folder / "model.keras", folder / "zip.h5")
+    model.save(folder / "model.h5")
+    shutil.copy(folder / "model.h5", folder / "hdf5.keras")
+    for name in ("pipes", "huge"):
+        shutil.copytree(folder / "few", folder / name)
+    os.mkfifo(folder / "pipes" / "z.png")
+    Image.new("1", (60_000, 4_000)).save(folder / "huge" / "z.png")
     return folder
 
 
-def images_of(folder, count=None, size=(16, 16), mode="RGB"):
+def cropped(image, width, height):
+    """Scaled until it covers 256/224 of the size, of which the middle is kept."""
+    if image.size == (width, height):
+        return image
+    wide, tall = round(width * 256 / 224), round(height * 256 / 224)
+    scale = max(wide / image.width, tall / image.height)
+    larger = [max(wide, round(image.width * scale)), max(tall, round(image.height * scale))]
+    image = image.resize(larger)
+    x, y = (larger[0] - width) // 2, (larger[1] - height) // 2
+    return image.crop((x, y, x + width, y + height))
+
+
+def images_of(folder, count=None, size=(16, 16), mode="RGB", squash=False):
     """What a user would read: in the order of paths, resized, scaled to [-1, 1]."""
     found = []
     for path, _, names in os.walk(folder):
@@ -396,7 +421,9 @@ def images_of(folder, count=None, size=(16, 16), mode="RGB"):
     images = []
     for file in sorted(found, key=lambda file: pathlib.Path(file).parts)[:count]:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert(mode).resize(size), "float32")
+            image = image.convert(mode)
+            image = image.resize(size) if squash else cropped(image, *size)
+            pixels = np.asarray(image, "float32")
         images.append(pixels.reshape(*pixels.shape[:2], -1))
     return np.stack(images) / 127.5 - 1
 
@@ -416,13 +443,12 @@ def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_pa
         f"--images={files / 'images'}",
         "--output=new/table.csv",
         "--figure=layers.png",
-        "--max_images=7",
         cwd=tmp_path,
     )
     assert status == 0, errors
     assert "Traceback" not in errors
     table = read_csv(tmp_path / "new" / "table.csv", SENSITIVITY_COLUMNS)
-    expected = own_measurement(files / "model.keras", images_of(files / "images", 7))
+    expected = own_measurement(files / "model.keras", images_of(files / "images"))
     assert_measured(table, expected)
     for row in expected.itertuples():
         assert row.layer in shown
@@ -488,6 +514,47 @@ def test_a_grey_model_and_one_of_any_size_take_colour_files(files):
     images = images_of(files / "images", size=(24, 20))  # of the first file
     found = measure_files(files / "any_size.keras", files / "images")
     assert_measured(found, own_measurement(files / "any_size.keras", images))
+
+
+def test_squashed_images_are_measured_as_they_always_were(call, files, tmp_path):
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images'}"]
+    status, shown = call("measure_sensitivity", *arguments, "--resize=squash", "--output=t.csv")
+    assert not status
+    assert "10 of 10 files" in shown
+    assert "squashed" in shown
+    expected = own_measurement(files / "model.keras", images_of(files / "images", squash=True))
+    assert_measured(read_csv(tmp_path / "t.csv", SENSITIVITY_COLUMNS), expected)
+
+
+def test_of_more_images_a_sample_is_measured_and_the_output_says_so(call, files, tmp_path):
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images'}"]
+    arguments += ["--max_images=4", "--output=t.csv"]
+    status, shown = call("measure_sensitivity", *arguments, "--image_seed=2")
+    assert not status
+    assert "4 of 10 files" in shown.splitlines()[0]
+    assert "evenly over its folders by image seed 2" in shown.splitlines()[0]
+    first = (tmp_path / "t.csv").read_bytes()
+    assert not call("measure_sensitivity", *arguments, "--image_seed=2")[0]
+    assert (tmp_path / "t.csv").read_bytes() == first
+    assert not call("measure_sensitivity", *arguments, "--image_seed=3")[0]
+    assert (tmp_path / "t.csv").read_bytes() != first
+
+
+def test_images_of_16_bits_are_measured_as_what_they_are(files, tmp_path):
+    """Not clipped: the same images in 8 bits differ by rounding only."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "bytes").mkdir()
+    for number in range(4):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5)).astype("uint8"))
+        pixels = np.asarray(coarse.resize((16, 16), Image.Resampling.BICUBIC))
+        Image.fromarray(pixels).save(tmp_path / "bytes" / f"{number}.png")
+        deep = pixels.astype("uint16") * 257
+        Image.fromarray(deep).save(tmp_path / "deep" / f"{number}.png")
+    found = measure_files(files / "model.keras", tmp_path / "deep")
+    expected = measure_files(files / "model.keras", tmp_path / "bytes")
+    assert found["sensitivity"].iloc[0] > 0
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_an_h5_model_is_measured_like_the_other(files, tmp_path):
@@ -571,6 +638,31 @@ def test_code_in_an_h5_file_does_not_run_either(files, tmp_path):
         ({"value_range": "1"}, ["value_range", "1"]),
         ({"value_range": "low,high"}, ["value_range", "low"]),
         ({"value_range": "0,1,2"}, ["value_range"]),
+        ({"value_range": "nan,1"}, ["value_range", "nan"]),
+        ({"value_range": "0,inf"}, ["value_range", "inf"]),
+        ({"value_range": "0,0"}, ["value_range", "first below the second"]),
+        ({"value_range": "1,0"}, ["value_range", "first below the second"]),
+        ({"value_range": ""}, ["value_range"]),
+        ({"max_displacement": "nan"}, ["max_displacement", "nan"]),
+        ({"max_displacement": "1e300"}, ["max_displacement", "16 pixels", "1e+300"]),
+        ({"control_points": "1000"}, ["control_points", "16", "1000"]),
+        ({"control_points": "0"}, ["control_points", "0"]),
+        ({"image_seed": "-1"}, ["image_seed"]),
+        ({"resize": "stretch"}, ["stretch", "crop", "squash"]),
+        ({"images": "/dev/null"}, ["/dev/null", "neither a folder"]),
+        ({"model": "/dev/null"}, ["/dev/null", "regular file"]),
+        ({"model": "images"}, ["images", "folder"]),
+        ({"model": "images/notes.txt"}, ["notes.txt", ".keras or .h5"]),
+        ({"model": "empty.keras"}, ["empty.keras", "is empty"]),
+        ({"model": "text.keras"}, ["text.keras", "text"]),
+        ({"model": "text.h5"}, ["text.h5", "text"]),
+        ({"model": "zip.h5"}, ["zip.h5", ".keras file by its content"]),
+        ({"model": "hdf5.keras"}, ["hdf5.keras", ".h5"]),
+        ({"images": "objects.npz"}, ["objects.npz", "object"]),
+        ({"images": "pipes"}, ["pipes/z.png", "no regular file"]),
+        ({"images": "huge"}, ["huge/z.png", "too large"]),
+        ({"import_module": "nowhere.py"}, ["nowhere.py"]),
+        ({"import_module": "no.such.module"}, ["no.such.module", "ModuleNotFoundError"]),
         ({"max_displacement": "-1"}, ["max_displacement", "-1"]),
         ({"control_points": "1"}, ["control_points", "1"]),
         ({"max_images": "1"}, ["max_images"]),
@@ -585,8 +677,10 @@ def test_what_cannot_be_measured_is_refused_with_a_message(call, files, argument
     for name in ("model", "images"):
         chosen[name] = files / chosen[name]
     given = [f"--{name}={value}" for name, value in chosen.items()]
-    status, _ = call("measure_sensitivity", *given)
+    status, shown = call("measure_sensitivity", *given)
     assert isinstance(status, str), status
+    assert "\n" not in status
+    assert "sensitivity_low" not in shown
     for word in words:
         assert word in status
 
@@ -600,3 +694,226 @@ def test_a_picture_goes_into_a_folder_that_is_made_like_a_tables(call, files, tm
     )
     assert not status
     assert (tmp_path / "new" / "picture.pdf").read_bytes().startswith(b"%PDF")
+
+
+# ---- classes that are not importable ----
+
+
+CLASSES = """
+import keras
+
+
+class {name}(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+@pytest.fixture
+def own_class(tmp_path):
+    """A model with a class of a file, which is gone from this process: (model, file)."""
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "own" / "twice_layer.py"
+    path.write_text(CLASSES.format(name="Twice"))
+    names = {}
+    exec(compile(path.read_text(), str(path), "exec"), {"__name__": "twice_layer"} | names, names)
+    inputs = keras.Input((16, 16, 3))
+    tensor = names["Twice"](name="twice")(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(tensor))
+    for suffix in ("keras", "h5"):
+        model.save(tmp_path / "own" / f"model.{suffix}")
+    yield tmp_path / "own", path
+    for name in [name for name in sys.modules if name.endswith("twice_layer")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_an_unknown_class_is_named_with_the_flag_that_imports_it(
+    call, files, own_class, suffix, monkeypatch
+):
+    folder, path = own_class
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    arguments = [f"--model={folder}/model.{suffix}", f"--images={files / 'images.npz'}"]
+    status, _ = call("measure_sensitivity", *arguments)
+    for words in (f"model.{suffix}", "Twice", "--import_module=FILE.py"):
+        assert words in status
+    assert "allow_unsafe_model" not in status
+    assert "\n" not in status
+    status, shown = call("measure_sensitivity", *arguments, f"--import_module={path}")
+    assert not status
+    assert "twice" in shown
+
+
+def test_a_module_is_imported_by_its_name_as_well(call, files, own_class, monkeypatch):
+    folder, _ = own_class
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(folder)
+    arguments = ["--model=model.keras", f"--images={files / 'images.npz'}"]
+    status, shown = call("measure_sensitivity", *arguments, "--import_module=twice_layer")
+    assert not status
+    assert "twice" in shown
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("1 +", "SyntaxError"),
+        ("x = undefined", "NameError"),
+    ],
+)
+def test_a_module_that_fails_says_how(call, files, tmp_path, code, words, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "broken_layers.py").write_text(code)
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images.npz'}"]
+    status, _ = call("measure_sensitivity", *arguments, "--import_module=broken_layers.py")
+    assert "broken_layers.py" in status
+    assert words in status
+    assert "\n" not in status
+
+
+# ---- what cannot be written ----
+
+
+@pytest.mark.parametrize("flag", ["--output", "--figure"])
+@pytest.mark.parametrize("place", ["below a file", "a folder", "proc"])
+def test_what_cannot_be_written_is_refused_before_the_measurement(
+    call, files, tmp_path, flag, place, monkeypatch
+):
+    from deformstab.presentation import measure_files as module
+
+    monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    path = {
+        "below a file": tmp_path / "file" / "out.png",
+        "a folder": tmp_path / "folder.png",
+        "proc": "/proc/out.png",
+    }[place]
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images.npz'}"]
+    status, _ = call("measure_sensitivity", *arguments, f"{flag}={path}")
+    assert f"{path} cannot be written" in status
+    assert "\n" not in status
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_no_output_replaces_another_or_an_input(call, files, tmp_path):
+    shutil.copy(files / "model.keras", tmp_path / "model.keras")
+    arguments = ["--model=model.keras", f"--images={files / 'images.npz'}"]
+    for more in (["--output=./model.keras"], ["--output=a.png", "--figure=a.png"]):
+        status, _ = call("measure_sensitivity", *arguments, *more)
+        assert "named twice" in status
+    assert (tmp_path / "model.keras").read_bytes() == (files / "model.keras").read_bytes()
+
+
+def test_a_full_disk_is_named_and_the_table_is_printed_all_the_same(files, tmp_path):
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images.npz'}"]
+    status, shown, errors = process(
+        "measure_sensitivity", *arguments, "--output=/dev/full", "--figure=a.pdf", cwd=tmp_path
+    )
+    assert status == 1
+    assert "block2_downsample" in shown
+    assert "/dev/full cannot be written: No space left on device" in errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "a.pdf").exists()  # what can be written is
+    assert pathlib.Path("/dev/full").is_char_device()
+
+
+def test_a_table_can_go_to_the_standard_output(files, tmp_path):
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images.npz'}"]
+    status, shown, _ = process("measure_sensitivity", *arguments, "--output=/dev/stdout")
+    assert status == 0
+    table = shown[shown.index("layer,layer_index") :]
+    assert len(table.splitlines()) == 12
+
+
+def shell(command, cwd):
+    """A line of the shell with this Python as $PYTHON and the scripts in $BIN."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHON": sys.executable,
+            "BIN": str(ROOT / "bin"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+SMALL = (
+    "--figures=5a --sigmas=0,1 --seeds=1 --image_size=16 --train_images=20 --measured_images=4 "
+    "--blocks=1x4,1x4 --max_displacement=1 --output_dir=out"
+)
+
+
+@pytest.mark.parametrize(
+    "closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>&1 | head -c 1", "2>/dev/full"]
+)
+def test_closed_streams_do_not_end_a_sweep(tmp_path, closed):
+    _, _, errors = shell(f"$PYTHON $BIN/reproduce_figures {SMALL} {closed}", tmp_path)
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+    assert len(list((tmp_path / "out" / "runs").glob("*.json"))) == 2
+    assert (tmp_path / "out" / "claims.md").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "| head -c 1", "2>&1 >/dev/full"])
+def test_closed_streams_do_not_end_a_measurement(files, tmp_path, closed):
+    arguments = f"--model={files / 'model.keras'} --images={files / 'images.npz'} --output=t.csv"
+    status, shown, errors = shell(
+        f"$PYTHON $BIN/measure_sensitivity {arguments} {closed}", tmp_path
+    )
+    assert "Traceback" not in shown + errors
+    assert "BrokenPipe" not in shown + errors
+    assert len(read_csv(tmp_path / "t.csv")) == 11
+    assert status == ("full" in closed)  # what was not printed is not lost without a word
+    assert ("could not be printed" in shown + errors) == ("full" in closed)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_manual_that_is_not_read_to_its_end_is_no_error(script, tmp_path):
+    _, shown, errors = shell(f"$PYTHON $BIN/{script} --help | head -1", tmp_path)
+    assert len(shown.splitlines()) == 1
+    assert errors == ""
+
+
+def test_a_file_that_grows_beyond_what_may_be_written_is_named(files, tmp_path):
+    arguments = f"--model={files / 'model.keras'} --images={files / 'images.npz'} --output=t.csv"
+    line = f"ulimit -f 1; $PYTHON -B $BIN/measure_sensitivity {arguments}"
+    status, shown, errors = shell(line, tmp_path)
+    assert status == 1
+    assert "block2_downsample" in shown
+    assert "t.csv cannot be written: File too large" in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--seeds=1000000000000"], ["seeds", "at most 10000"]),
+        (["--threads=1000000"], ["threads", "1024"]),
+        (["--control_points=1000"], ["control_points", "at most 32"]),
+        (["--blocks=0x0"], ["blocks", "1 or more"]),
+        (["--blocks=2x-3"], ["blocks", "1 or more"]),
+        (["--blocks="], ["blocks", "1 or more"]),
+        (["--stop_accuracy=2"], ["stop_accuracy", "at most 1"]),
+        (["--dataset=npz", "--data_dir=pipe.npz"], ["pipe.npz", "no regular file"]),
+        (["--dataset=npz", "--data_dir=text.npz"], ["text.npz", "another kind of file"]),
+        (["--output_dir=text.npz"], ["text.npz is no folder", "--output_dir"]),
+        (["--output_dir=text.npz/below"], ["text.npz is no folder", "--output_dir"]),
+        (["--train_images=1000000000000"], ["not enough memory"]),
+    ],
+)
+def test_what_would_hang_or_fill_the_memory_is_one_line(call, tmp_path, arguments, words):
+    (tmp_path / "text.npz").write_text("text")
+    os.mkfifo(tmp_path / "pipe.npz")
+    status, _ = call("reproduce_figures", *arguments)
+    assert "\n" not in status
+    for word in words:
+        assert word in status

@@ -23,14 +23,9 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "checks", "backend", "tables"],
+    "": ["_version", "extras", "checks", "backend", "files", "tables"],
     "deformations": [
-        "splines",
-        "warp",
-        "flows",
-        "random_deformation",
-        "scattered_splines",
-        "addons",
+        *("splines", "warp", "flows", "random_deformation", "scattered_splines", "addons")
     ],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),
@@ -38,23 +33,26 @@ ROOMS = {
     ],
     "measurement": [
         *("distances", "intervals", "sources", "stimuli", "watching", "windows", "representations"),
-        *(
-            "forward",
-            "layer_distances",
-            "sensitivity",
-            "comparisons",
-            "answers",
-            "dense_consistency",
-            "consistency",
-            "smoothness",
-        ),
+        *("forward", "layer_distances", "sensitivity", "comparisons", "answers"),
+        *("dense_consistency", "consistency", "smoothness"),
     ],
     "recording": ["schedules", "recording", "callbacks"],
-    "presentation": ["pictures", "plots", "measure_files"],
+    "presentation": [
+        *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),
+        "measure_files",
+    ],
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
         *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
-        *("executors", "locks", "kept_networks", "runs", "measuring_again"),
+        *(
+            "executors",
+            "locks",
+            "kept_networks",
+            "run_files",
+            "runs",
+            "progress",
+            "measuring_again",
+        ),
     ],
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import sys
 
 import pandas as pd
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from deformstab.paper.runs import executors, measuring_again, runs
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
 from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
 from deformstab.paper.verdicts import (
     approximations,
@@ -26,6 +28,7 @@ from deformstab.paper.verdicts import (
     training_paths,
 )
 from deformstab.paper.verdicts.result_tables import Results
+from deformstab.presentation.streams import surviving
 from deformstab.tables import provenance, remove_temporaries, write_csv, write_json, write_text
 
 _PROVENANCE = "provenance.json"
@@ -67,15 +70,19 @@ def reproduce(
         experiments = preset.every_experiment()  # once: it reads all data from disk
         needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
         _check(needed)
+        there = runs.check_files(experiments, output_dir)
         if not (output_dir / _PROVENANCE).exists():  # now the folder is this configuration's
             write_json(_provenance(preset), output_dir / _PROVENANCE)
         _run(needed, output_dir, executor, networks)
-        return _write(preset, output_dir, experiments, wanted, command)
+        there += [each for each in needed if each not in there]
+        results = _write(preset, output_dir, experiments, wanted, command, there)
+        runs.check_there(there, output_dir)
+        return results
 
 
-def _write(preset, output_dir, experiments, wanted, command) -> Results:
-    """Tables, figures and pages of all finished runs."""
-    tables, seconds = runs.collect(experiments, output_dir)
+def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
+    """Tables, figures and pages of all finished runs; `there` must be among them."""
+    tables, seconds = runs.collect(experiments, output_dir, there)
     results = Results(preset, tables)
     verdicts = claims.evaluate(results)
     extra = {
@@ -95,7 +102,7 @@ def _write(preset, output_dir, experiments, wanted, command) -> Results:
         # Networks compute in float32, with 7 digits; the files of runs keep all of them.
         write_csv(table, output_dir / "tables" / f"{name}.csv", digits=9)
     drawn = [name for name in FIGURES if name in wanted]
-    for name in tqdm(drawn, desc="figures", unit="figure", leave=False):
+    for name in tqdm(drawn, desc="figures", leave=False, file=surviving(sys.stderr)):
         spec = FIGURES[name]
         path = output_dir / "figures" / f"figure_{name}"
         style.save(spec.plot(results), spec.caption(results), path)
@@ -228,8 +235,9 @@ def measure_again(
         )
     with only_writer(folder):
         remove_temporaries(folder / "tables")
+        runs.check_files(there, folder, whole=False)
         _run(there, folder, executor, networks, measuring_again.execute)
-        tables, _ = runs.collect(there, folder)
+        tables, _ = runs.collect(there, folder, there, whole=False)
         missing = measuring_again.missing(finished, networks)
         for name, table in {**tables, "missing": missing}.items():
             if len(table):
@@ -243,23 +251,8 @@ def _run(experiments, output_dir, executor, networks=None, measure=None):
         return
     if networks is not None:
         measure = functools.partial(measure or runs.execute, networks=networks)
-    bar = tqdm(
-        total=sum(each.cost for each in left),
-        bar_format="{percentage:3.0f}% |{bar:24}| {elapsed} passed, {remaining} left · {desc}",
-        mininterval=0,
-    )
-    started = iter(range(1, len(left) + 1))
-
-    def progress(experiment, seconds=None):
-        if seconds is None:
-            name = experiment.id.rsplit("-", 1)[0]
-            bar.set_description_str(f"run {next(started)} of {len(left)}: {name}")
-        else:
-            bar.update(min(experiment.cost, bar.total - bar.n))  # tqdm warns of more
-
-    with bar:
+    with progress_bar(left) as progress:
         runs.run_all(left, output_dir, progress, executor, measure)
-        bar.set_description_str(f"{len(left)} runs finished")
 
 
 def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:

@@ -315,7 +315,7 @@ def test_provenance_records_the_threads_on_which_weights_depend(folder):
 
 
 def test_a_second_call_runs_nothing_and_gives_the_same_bytes(folder, monkeypatch):
-    monkeypatch.setattr(runs, "_run", lambda this, checkpoint: pytest.fail(f"runs {this.id}"))
+    monkeypatch.setattr(runs, "_run", lambda this, *_: pytest.fail(f"runs {this.id}"))
     before = content(folder)
     some = ["2", "3", "pooling"]  # drawn again; the others stay
     reproduce(SMALLEST, folder, some, command="bin/reproduce_figures --seeds=2")
@@ -381,7 +381,7 @@ def ran(monkeypatch):
         called.append(experiment)
         return made_run(experiment)
 
-    monkeypatch.setattr(runs, "_run", lambda this, checkpoint: (run(this), 0.5))
+    monkeypatch.setattr(runs, "_run", lambda this, *_: (run(this), 0.5))
     return called
 
 
@@ -422,7 +422,7 @@ def test_subsets_add_up_to_the_whole(tmp_path, ran):
     assert sorted(each.id for each in ran) == sorted(each.id for each in everything)
     whole, parts = content(tmp_path / "whole"), content(tmp_path / "parts")
     same = [name for name in whole if name.startswith(("tables", "figures", "claims"))]
-    assert len(same) == 8 + 4 + 1
+    assert len(same) == 9 + 4 + 1
     for name in same:
         assert parts[name] == whole[name], name
 
@@ -473,10 +473,10 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(tmp_path, ran, monkeypatc
     reproduce(preset, tmp_path / "whole", figures)
     ran.clear()
 
-    def stops(experiment, checkpoint, run=runs._run):
+    def stops(experiment, *rest, run=runs._run):
         if len(ran) == 3:
             raise error
-        return run(experiment, checkpoint)
+        return run(experiment, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(runs, "_run", stops)

@@ -6,6 +6,7 @@ random order that only the seed decides. Nothing is augmented: that would itself
 
 import hashlib
 import pathlib
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,6 +135,8 @@ def check_source(name: str, data_dir, needed: bool = True) -> None:
             f"dataset {name} does not go with data_dir {path}: npz takes an .npz file, folder and "
             "imagenet take a folder"
         )
+    if path.suffix == ".npz" and not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"data_dir {path} is no regular file")
     if path.suffix != ".npz" and not path.is_dir():
         raise ValueError(
             f"data_dir {path} is neither an .npz file nor a folder; give the arrays of {name} as "
@@ -186,6 +189,8 @@ def _downloaded(name):
 def _npz(path):
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
+        if not zipfile.is_zipfile(path):  # NumPy would speak of pickles
+            raise ValueError("it is damaged, or another kind of file")
         with np.load(path) as file:
             missing = [name for name in names if name not in file]
             if not missing:

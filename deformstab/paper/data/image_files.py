@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deformstab.presentation.image_reader import MARGIN, as_array, open_image, resized
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-# ImageNet's usual preparation: the shorter side to 256 pixels, of which the central 224 are kept.
-_MARGIN = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def class_folders(path, like=None) -> tuple[list[str], np.ndarray, list[str]]:
 def image_folder(path) -> list[np.ndarray]:
     """[images, labels] to train on, then to test on, from `{train,test}/{class}/*.{jpg,png}`.
 
-    All of one size, as uint8. Of `{class}/*.{jpg,png}` or `*.{jpg,png}` both are the same arrays.
+    All of one size, as uint8, or as float32 in 0…1 where any has more than 8 bits. Of
+    `{class}/*.{jpg,png}` or `*.{jpg,png}` both are the same arrays.
     """
     names, arrays = None, []
     flat = not (path / "train").is_dir() and any(
@@ -112,15 +113,22 @@ def image_folder(path) -> list[np.ndarray]:
         files, labels, names = class_folders(path / part, like=names)
         images = []
         for file in files:
-            pixels = np.asarray(_rgb(file))
+            pixels = as_array(open_image(file))
             if images and pixels.shape != images[0].shape:
                 raise ValueError(
                     f"images must have one size: {files[0]} has {images[0].shape[:2]}, {file} has "
                     f"{pixels.shape[:2]} (height, width); resize or crop them first"
                 )
             images.append(pixels)
-        arrays += [np.stack(images), labels]
+        arrays += [_stacked(images), labels]
     return arrays if len(arrays) == 4 else arrays * 2
+
+
+def _stacked(images) -> np.ndarray:
+    """Bytes stay bytes; beside images that have more bits they become what those are."""
+    if len({image.dtype for image in images}) > 1:
+        images = [x / np.float32(255) if x.dtype == np.uint8 else x for x in images]
+    return np.stack(images)
 
 
 @functools.cache
@@ -130,29 +138,8 @@ def _readers() -> ThreadPoolExecutor:
 
 def _pixels(path, size) -> np.ndarray:
     """An image of a size, in [-1, 1]."""
-    from PIL import Image
-
-    side = round(size * _MARGIN)
-    image = _rgb(path, 2 * side)
-    if image.size != (size, size):
-        ratio = side / min(image.size)
-        larger = tuple(max(side, round(length * ratio)) for length in image.size)
-        image = image.resize(larger, Image.Resampling.BICUBIC)
-        left, top = ((length - size) // 2 for length in larger)
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, "float32") / np.float32(127.5) - 1
-
-
-def _rgb(path, enough=None):
-    """An image of three channels; of a JPEG no larger than it need be to have `enough` pixels."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise OSError(f"its pixels ({image.mode}) have more than 8 bits")
-            if enough is not None:
-                image.draft("RGB", (enough, enough))
-            return image.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    image = open_image(path, enough=2 * round(size * MARGIN))
+    pixels = as_array(resized(image, size, size))
+    if pixels.dtype != np.uint8:
+        return 2 * pixels - 1
+    return pixels.astype("float32") / np.float32(127.5) - 1

@@ -5,6 +5,7 @@ which `keras.Model.load_weights` reads. Each holds the network as it was measure
 batch normalization re-estimated.
 """
 
+import json
 import pathlib
 import re
 import tempfile
@@ -53,11 +54,12 @@ class KeptNetworks:
         """Loads what `keep` wrote into a model of the run's architecture; whether there was any.
 
         Raises:
-            ValueError: the file is damaged, or of another network.
+            ValueError: the file is damaged, or of another network; its folder is of another run.
         """
         path = self.folder / experiment.id / (_name(moment, step) + _SUFFIX)
         if not path.exists():
             return False
+        self._check_run(experiment, path.parent / "experiment.json")
         try:
             model.load_weights(path)
         except Exception as error:  # h5py raises what it likes: OSError, KeyError, RuntimeError
@@ -66,6 +68,20 @@ class KeptNetworks:
                 "again into another --output_dir to have it back"
             ) from error
         return True
+
+    def _check_run(self, experiment, path) -> None:
+        """Whose networks are in a folder: weights do not tell, and another seed's would fit."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return  # a kill came between the weights and this
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it") from error
+        if found != experiment.identity():
+            raise ValueError(
+                f"{path.parent} holds the networks of another run than its name says; remove it, and "
+                "train the run again into another --output_dir to have them back"
+            )
 
     def has(self, experiment, moment: str) -> bool:
         """Whether a run's network of a moment other than "tracked" is there."""

@@ -17,9 +17,14 @@ def only_writer(folder):
     The lock is on the folder itself, so that nothing lies in it that a kill would leave.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process has it, or it is no folder.
     """
     folder = pathlib.Path(folder)
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(
+                f"{path} is no folder, which results need: choose another --output_dir"
+            )
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -78,17 +78,12 @@ class Preset:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, received {getattr(self, name)}")
         at_least = {
-            "seed": 0,
-            "large_epochs": 0,
-            "weight_decay": 0,
-            "stop_accuracy": 0,
-            "random_stop_accuracy": 0,
+            **dict.fromkeys(("seed", "large_epochs", "weight_decay"), 0),
+            **dict.fromkeys(("stop_accuracy", "random_stop_accuracy"), 0),
             "measured_images": 2,
             "test_images": 512,
-            "control_points": 2,
-            "large_control_points": 2,
-            "train_images": 20,
-            "large_train_images": 20,
+            **dict.fromkeys(("control_points", "large_control_points"), 2),
+            **dict.fromkeys(("train_images", "large_train_images"), 20),
             # Every block halves the image.
             "image_size": 2 ** len(self.blocks),
             "large_image_size": 2 ** len(self.large_blocks),
@@ -96,9 +91,16 @@ class Preset:
         for name, bound in at_least.items():
             if not bound <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {bound}, received {getattr(self, name)}")
-        for name in ("stop_accuracy", "random_stop_accuracy"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} is a share, at most 1; received {getattr(self, name)}")
+        at_most = {
+            "seeds": 10_000,
+            "recipes_seeds": 10_000,
+            "threads": 1024,
+        }  # more fill the memory
+        at_most |= {"control_points": self.image_size, "stop_accuracy": 1}
+        at_most |= {"large_control_points": self.large_image_size, "random_stop_accuracy": 1}
+        for name, bound in at_most.items():
+            if getattr(self, name) > bound:
+                raise ValueError(f"{name} must be at most {bound}, received {getattr(self, name)}")
         choices = {
             "studies": STUDIES,
             "downsampling": DOWNSAMPLING_KINDS,
@@ -112,6 +114,12 @@ class Preset:
             _check_list(name, getattr(self, name), known)
         for name, known in _ONE_OF.items():
             _check_list(name, (getattr(self, name),), known)
+        for name in ("blocks", "large_blocks"):
+            found = getattr(self, name)
+            if not found or any(min(block) < 1 for block in found):
+                raise ValueError(
+                    f"{name} must be convolutions×filters of 1 or more, received {found}"
+                )
         check_downsampling(self.tasks_downsampling)
         check_downsampling(self.filters_downsampling)
         for part in ("", "tasks_", "large_"):

@@ -17,10 +17,9 @@ from deformstab.paper.data import datasets, tasks
 from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs.experiments import Experiment
 from deformstab.paper.runs.network_measurements import measure, record
+from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
 from deformstab.tables import (
-    SENSITIVITY_COLUMNS,
-    SMOOTHNESS_COLUMNS,
     from_csv,
     git_commit,
     provenance,
@@ -34,7 +33,6 @@ RUN_COLUMNS = (
     *("input_scaling", "batch_statistics", "choice"),
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
-_TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
 _TEST_IMAGES = 512  # of which the first ones measure
 
 
@@ -76,7 +74,7 @@ def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame]
         keep("initial")
         measure(training.measured, experiment, data, "initial", found)
     else:
-        found = {name: [from_csv(text, _TYPES)] for name, text in kept["tables"].items()}
+        found = {name: [from_csv(text, TYPES)] for name, text in kept["tables"].items()}
         start -= kept["seconds"]
 
     def track():
@@ -227,29 +225,57 @@ def _remove_leftovers(folder) -> None:
             path.unlink(missing_ok=True)
 
 
-def collect(experiments, folder) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
-    """The tables of all finished experiments, one under the other, and the seconds each took."""
+def collect(
+    experiments, folder, needed=(), whole: bool = True
+) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """The tables of all finished experiments, one under the other, and the seconds each took.
+
+    Args:
+        experiments: in the order of the tables.
+        folder: of the results.
+        needed: those of the experiments that must be finished.
+        whole: as for `run_files.read_run`.
+
+    Raises:
+        ValueError: a file is damaged or of another run, or one of `needed` is not there.
+    """
     frames, seconds = {}, {}
     for experiment in experiments:
         if not finished(experiment, folder):
             continue
-        path = _path(experiment, folder)
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            found = {name: from_csv(text, _TYPES) for name, text in result["tables"].items()}
-            seconds[experiment.id] = result["seconds"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error!r}); remove it, and the run is run again"
-            ) from error
+        found, seconds[experiment.id] = read_run(_path(experiment, folder), experiment, whole)
         for name, frame in found.items():
             if len(frame):
                 frames.setdefault(name, []).append(with_run([frame], experiment))
+    check_there([each for each in needed if each.id not in seconds], folder)
     tables = {
         name: pd.concat(frames[name], ignore_index=True) if name in frames else pd.DataFrame()
         for name in TABLES
     }
     return tables, seconds
+
+
+def check_files(experiments, folder, whole: bool = True) -> list[Experiment]:
+    """Which experiments are finished; refuses files that `collect` would refuse, before new runs."""
+    there = [each for each in experiments if finished(each, folder)]
+    for each in there:
+        read_run(_path(each, folder), each, whole)
+    return there
+
+
+def check_there(experiments, folder) -> None:
+    """Refuses to go on without the files of runs that were finished.
+
+    Raises:
+        ValueError: some are not there: somebody removes them meanwhile.
+    """
+    lost = [each for each in experiments if not finished(each, folder)]
+    if lost:
+        raise ValueError(
+            f"the files of {len(lost)} finished runs have vanished from "
+            f"{pathlib.Path(folder) / 'runs'} meanwhile, {lost[0].id}.json among them: put them back, "
+            "or start again, and these runs are run again"
+        )
 
 
 def without_origin(experiments, folder) -> int:

@@ -117,6 +117,7 @@ class Training:
     def save(self, path, kept: dict) -> None:
         """Writes all that resuming needs, and what is to be kept beside it, atomically."""
         position = {"epoch": self.epoch, "step": self.step, "history": self.history}
+        position["experiment"] = self.experiment.identity()
         arrays = {f"variable{n}": ops.convert_to_numpy(v) for n, v in enumerate(self._variables)}
         content = io.BytesIO()
         np.savez(content, state=json.dumps({**position, "kept": kept}), **arrays)
@@ -136,6 +137,9 @@ class Training:
                 arrays = [file[f"variable{n}"] for n in range(len(self._variables))]
             if any(a.shape != tuple(v.shape) for a, v in zip(arrays, self._variables)):
                 raise ValueError("variables of another network")
+            # Checkpoints of before there was this have no such entry.
+            if state.get("experiment", self.experiment.identity()) != self.experiment.identity():
+                raise ValueError("another run's")
             position = int(state["epoch"]), int(state["step"]), state["history"], state["kept"]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             warnings.warn(f"{path} is damaged ({error!r}): the run starts again", stacklevel=2)

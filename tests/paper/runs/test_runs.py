@@ -316,7 +316,7 @@ def by_hand(monkeypatch):
 
 def replace_run(monkeypatch, function):
     """Has `runs` take an experiment's tables from a function."""
-    monkeypatch.setattr(runs, "_run", lambda experiment, checkpoint: (function(experiment), 0.5))
+    monkeypatch.setattr(runs, "_run", lambda experiment, *_: (function(experiment), 0.5))
 
 
 def silent(*_):

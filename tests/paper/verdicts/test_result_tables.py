@@ -50,6 +50,28 @@ def drawn(experiment, quantity, phase, metric, layer) -> float:
     return float(rng.uniform(1.2, 2.0) if quantity == "smoothness" else np.exp(rng.normal(-2, 1)))
 
 
+def layers_of(blocks) -> list[str]:
+    """The representations of a network, by the names that the README gives."""
+    names = ["input"]
+    for block, (convolutions, _) in enumerate(blocks, start=1):
+        for number in range(convolutions):
+            names.append(f"block{block}_conv{number + 1}_relu")
+        names.append(f"block{block}_downsample")
+    return names
+
+
+def kernels_of(experiment) -> list[tuple]:
+    """(layer, side) of its filters; those of a strided downsampling are not comparable."""
+    own = {"strided": "downsample", "strided_relu": "downsample_conv"}.get(experiment.downsampling)
+    found = []
+    for block, (convolutions, _) in enumerate(experiment.blocks, start=1):
+        for number in range(convolutions):
+            found.append((f"block{block}_conv{number + 1}", 3))
+        if own:
+            found.append((f"block{block}_{own}", 2))
+    return found
+
+
 def made_run(experiment, value=drawn) -> dict[str, pd.DataFrame]:
     """Tables like those of `runs.run`, without a network.
 
@@ -63,16 +85,13 @@ def made_run(experiment, value=drawn) -> dict[str, pd.DataFrame]:
     found = {"sensitivity": [], "smoothness": [], "training": []}
     for phase in phases:
         for metric in ("cosine", "euclidean"):
-            for index, layer in enumerate(LAYERS):
+            for index, layer in enumerate(layers_of(experiment.blocks)):
                 sensitivity = value(experiment, "sensitivity", phase, metric, layer)
                 row = {"layer": layer, "layer_index": index, "metric": metric}
                 row |= {"sensitivity": sensitivity, "images": experiment.measured_images}
                 row["distance"] = sensitivity / 2
                 found["sensitivity"].append({**which, **row, "note": "", "phase": phase})
-        kernels = [(name, 3) for name in KERNELS]
-        if experiment.downsampling.startswith("strided"):  # not comparable, in between the others
-            kernels.insert(1, ("block1_downsample", 2))
-            kernels.append(("block4_downsample", 2))
+        kernels = kernels_of(experiment)
         for index, (layer, size) in enumerate(kernels):
             smoothness = value(experiment, "smoothness", phase, None, layer)
             row = {"layer": layer, "layer_index": index, "smoothness": smoothness}
@@ -82,7 +101,12 @@ def made_run(experiment, value=drawn) -> dict[str, pd.DataFrame]:
         row = {"epochs": experiment.epochs, "train_images": experiment.train_images, "classes": 10}
         for number, name in enumerate(("in_fit", "batch_statistics", "train", "test")):
             row[f"accuracy_{name}"] = 0.9 - 0.01 * number
+        row["steps"] = 2 * experiment.epochs
         found["training"].append({**which, **row, "loss_in_fit": 0.3})
+        found["epochs"] = [
+            {**which, "epoch": epoch, "step": 2 * epoch, "accuracy_train": row["accuracy_train"]}
+            for epoch in range(1, experiment.epochs + 1)
+        ]
     return {name: pd.DataFrame(rows) for name, rows in found.items()}
 
 

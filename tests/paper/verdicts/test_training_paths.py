@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from test_result_tables import LAYERS, RUN_COLUMNS, made_run, small_preset
+from test_result_tables import LAYERS, RUN_COLUMNS, layers_of, made_run, small_preset
 from test_statistics import plausible
 
 from deformstab.paper.runs import runs
@@ -42,11 +42,13 @@ def tracked_run(experiment, value=plausible, steps=uneven) -> dict[str, pd.DataF
     table["distance"] = table["sensitivity"] ** 2 / (1 + table["layer_index"])
     kernels = tables["smoothness"].query("phase == 'initial' and kernel_height == 3")
     layers = {
-        "sensitivity": list(zip(LAYERS, range(len(LAYERS)))),
+        "sensitivity": [(name, index) for index, name in enumerate(layers_of(experiment.blocks))],
         "smoothness": list(zip(kernels["layer"], kernels["layer_index"])),
     }
     if experiment.epochs:
         tables["training"] = tables["training"].assign(steps=steps(experiment), fits=True)
+        done = tables["epochs"]["epoch"] / experiment.epochs
+        tables["epochs"] = tables["epochs"].assign(step=done * steps(experiment))
     trajectory, variants = [], []
     watched = experiment.track and experiment.epochs
     for step in range(1, steps(experiment) + 1) if watched else ():
@@ -58,8 +60,8 @@ def tracked_run(experiment, value=plausible, steps=uneven) -> dict[str, pd.DataF
                 trajectory.append({**which, **row, "step": step, "accuracy_train": step / 100})
     phases = ("initial", "trained") if experiment.epochs else ("initial",)
     for phase in phases if experiment.variants else ():
-        for variant in VARIANTS:
-            for index, layer in enumerate(LAYERS):
+        for variant in VARIANTS[: 5 if experiment.class_pairs else 3]:
+            for index, layer in enumerate(layers_of(experiment.blocks)):
                 found = value(experiment, "sensitivity", f"{phase} {variant}", "cosine", layer)
                 name = layer.replace("_relu", "_bn") if variant == "before_relu" else layer
                 row = {
