@@ -23,7 +23,7 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "backend", "tables"],
+    "": ["_version", "extras", "backend", "locks", "tables"],
     "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
