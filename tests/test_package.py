@@ -33,7 +33,15 @@ ROOMS = {
         *("distances", "intervals", "sources", "stimuli", "representations", "forward"),
         *("layer_distances", "sensitivity", "comparisons", "consistency", "smoothness"),
     ],
-    "recording": ["schedules", "recording", "callbacks"],
+    "recording": [
+        "schedules",
+        "steps",
+        "fingerprints",
+        "lineage",
+        "files",
+        "recording",
+        "callbacks",
+    ],
     "presentation": ["pictures", "plots", "measure_files"],
     "paper.data": ["image_files", "bundled", "datasets", "tasks"],
     "paper.runs": [
