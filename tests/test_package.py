@@ -23,7 +23,7 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "checks", "backend", "files", "tables"],
+    "": ["_version", "extras", "checks", "backend", "files", "locks", "tables"],
     "deformations": [
         *("splines", "warp", "flows", "random_deformation", "scattered_splines", "addons")
     ],
@@ -36,7 +36,9 @@ ROOMS = {
         *("forward", "layer_distances", "sensitivity", "comparisons", "answers"),
         *("dense_consistency", "consistency", "smoothness"),
     ],
-    "recording": ["schedules", "recording", "callbacks"],
+    "recording": [
+        *("schedules", "steps", "fingerprints", "lineage", "files", "recording", "callbacks")
+    ],
     "presentation": [
         *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),
         "measure_files",

@@ -1,152 +1,207 @@
 """Measurements over time: two tables in memory, and both on disk if they are to outlive it."""
 
-import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from deformstab.measurement.representations import INPUT
-from deformstab.tables import (
-    SENSITIVITY_COLUMNS,
-    SMOOTHNESS_COLUMNS,
-    TIME_COLUMNS,
-    read_csv,
-    table,
-    write_csv,
-)
+from deformstab.recording.files import COLUMNS, RecordingFiles
+from deformstab.recording.fingerprints import Weights
+from deformstab.recording.lineage import Begin, Lineage, Point, step_of
+from deformstab.tables import table
 
-_COLUMNS = {
-    "sensitivity": {**TIME_COLUMNS, **SENSITIVITY_COLUMNS},
-    "smoothness": {**TIME_COLUMNS, **SMOOTHNESS_COLUMNS},
-}
-# What all measurements of one model have in common.
-_COMMON = {
-    "sensitivity": ("layer", "layer_type", "metric", "images", "deformations"),
-    "smoothness": ("layer", "layer_type", "kernel_height", "kernel_width"),
-}
+
+class _Measurement(NamedTuple):
+    epoch: int
+    step: int
+    rows: dict  # name → DataFrame
+    texts: dict  # name → the same as CSV, so that to write does not take longer and longer
 
 
 class Recording:
     """The sensitivities and the smoothness of one training so far.
 
-    A measurement is known by its time, (epochs finished, the optimizer's step).
+    A measurement is known by its time, (epochs finished, step).
 
     Args:
-        path: of the CSV file of sensitivities, "_smoothness" is added for the other one; or `None`.
-
-    Attributes:
-        tables: "sensitivity" and "smoothness" → DataFrame. Never changed in place.
+        csv_path: of the CSV file of sensitivities, "_smoothness" is added for the other one; or
+            `None`.
     """
 
-    def __init__(self, path=None):
-        self.tables = {name: table((), columns) for name, columns in _COLUMNS.items()}
-        self._files = {}
-        if path is not None:
-            path = pathlib.Path(path)
-            beside = path.with_name(f"{path.stem}_smoothness{path.suffix}")
-            self._files = {"sensitivity": path, "smoothness": beside}
+    def __init__(self, csv_path=None):
+        self._files = None if csv_path is None else RecordingFiles(csv_path)
+        self._measurements, self._lineage = [], None
+        self._tables = {}
+
+    def table(self, name: str) -> pd.DataFrame:
+        """ "sensitivity" or "smoothness"; never changed in place."""
+        if name not in self._tables:
+            parts = [each.rows[name] for each in self._measurements]
+            parts = [rows for rows in parts if not rows.empty]
+            self._tables[name] = (
+                pd.concat(parts, ignore_index=True) if parts else table((), COLUMNS[name])
+            )
+        return self._tables[name]
 
     @property
     def last(self) -> tuple[int, int] | None:
         """The time of the last measurement, if there is one."""
-        rows = self.tables["sensitivity"]
-        return None if rows.empty else (int(rows["epoch"].iloc[-1]), int(rows["step"].iloc[-1]))
+        return self._measurements[-1][:2] if self._measurements else None
 
-    def add(self, epoch: int, step: int, measured: dict) -> None:
-        """Appends tables, "sensitivity" and "smoothness"; again at the same time, they replace."""
-        for name, rows in measured.items():
-            before = self.tables[name]
-            before = before[(before["epoch"] != epoch) | (before["step"] != step)]
-            rows = rows.assign(epoch=epoch, step=step)[list(_COLUMNS[name])]
-            if not (before.empty or rows.empty):
-                rows = pd.concat([before, rows], ignore_index=True)
-            self.tables[name] = before if rows.empty else rows
+    @property
+    def layers(self) -> list[str]:
+        """Of which there are sensitivities."""
+        return list(self._measurements[-1].rows["sensitivity"]["layer"]) if self.last else []
 
-    def rename_last(self, epoch: int) -> None:
-        """Gives the last measurement to another epoch."""
-        time = self.last
-        for name, rows in self.tables.items():
-            here = (rows["epoch"] == time[0]) & (rows["step"] == time[1])
-            self.tables[name] = rows.assign(epoch=rows["epoch"].mask(here, epoch))
+    @property
+    def by_batches(self) -> bool | None:
+        return self._lineage.by_batches if self._lineage else None
 
-    def keep_until(self, step: int) -> None:
-        """Drops what a training that has got to this step has not measured: at 0 everything."""
-        for name, rows in self.tables.items():
-            self.tables[name] = rows[(rows["step"] <= step) & (step > 0)]
+    def acquire(self) -> None:
+        """Before training: no other process may write the files from now on."""
+        if self._files:
+            self._files.acquire()
 
-    def write(self) -> None:
-        for name, file in self._files.items():
-            if not self.tables[name].empty:
-                write_csv(self.tables[name], file)
+    def release(self) -> None:
+        if self._files:
+            self._files.release()
 
-    def is_on_disk(self) -> bool:
-        return any(_has_content(file) for file in self._files.values())
-
-    def read(self, step: int, measured: dict) -> None:
-        """Takes up what the files have.
+    def begin(self, begin: Begin, measure: Callable) -> tuple[int, dict | None]:
+        """Takes up what was recorded before, in memory or in files, or begins anew.
 
         Args:
-            step: that the training has got to.
-            measured: a measurement of now, "sensitivity" and "smoothness": what was measured before
-                must have been measured of this model in this way.
+            begin: how the training begins.
+            measure: gives a measurement of now, asked for once a process, to compare with files.
+
+        Returns:
+            (the step that the training is at; a measurement of now if one was asked for).
 
         Raises:
-            ValueError: it was not.
+            ValueError: the files hold something else, or would lose what they hold.
         """
-        found = dict(self.tables)
-        for name, file in self._files.items():
-            if not _has_content(file):
+        measurements, lineage, measured, on_disk = self._measurements, self._lineage, None, False
+        if self._files:
+            on_disk = self._files.hold_tables()
+            self._files.check_unchanged()
+        tables = None
+        if lineage is None and on_disk:
+            measured = measure()
+            tables, lineage = self._files.read(measured)
+            begin = begin._replace(reached=lineage.points[-1].step)
+        elif self._files and not on_disk:
+            self._files.check_record()
+        step = None if lineage is None else step_of(begin, lineage)
+        if step is None:
+            if on_disk:
+                raise self._files.refused_training(lineage, _another(begin, lineage))
+            measurements, lineage = [], Lineage(begin.architecture, [], [])
+            step = begin.iterations or 0
+        if tables:
+            tables = self._files.complete(tables, lineage, step)
+            self._check_same_numbers(begin, lineage, tables["sensitivity"], measured, step)
+            measurements = _measurements(tables)
+        if on_disk and lineage.finished and measurements and measurements[-1].step > step:
+            raise self._files.refused_training(
+                lineage, f"this one begins at its step {step}, so that later rows would be lost"
+            )
+        self._measurements, self._lineage, self._tables = list(measurements), lineage, {}
+        self.keep_until(step)
+        lineage.finished = False
+        return step, measured
+
+    def note(self, point: Point, weights: Weights, measured: bool = False) -> None:
+        """Notes down the weights of a time; `measured` if `add` has its measurement."""
+        self._lineage.note(point, weights, measured)
+
+    def keep_until(self, step: int) -> None:
+        """Drops what a training that is at this step has not measured."""
+        while self._measurements and self._measurements[-1].step > step:
+            self._measurements.pop()
+            self._tables = {}
+        self._lineage.keep_until(step)
+
+    def add(self, epoch: int, step: int, measured: dict) -> None:
+        """Adds tables, "sensitivity" and "smoothness"; the same time and later steps are no longer."""
+        self.keep_until(step)
+        for index in reversed(range(len(self._measurements))):
+            if self._measurements[index].step < step:
+                break
+            if self._measurements[index].epoch == epoch:
+                del self._measurements[index]
+        self._measurements.append(_measurement(epoch, step, measured))
+        self._tables = {}
+
+    def rename_last(self, epoch: int) -> None:
+        """Gives the last measurement, and what was noted with it, to another epoch."""
+        step, rows = self._measurements[-1].step, self._measurements.pop().rows
+        self.add(epoch, step, rows)
+        self._lineage.points[-1] = self._lineage.points[-1]._replace(epoch=epoch)
+
+    def write(self, by_batches: bool | None, tables: bool = True) -> None:
+        """To the files, if there are any; without `tables`, only which training it is."""
+        self._lineage.by_batches = by_batches
+        if self._files:
+            self._files.write(self._lineage, self._texts() if tables else None)
+
+    def finish(self, weights: Weights) -> None:
+        """`fit` has come to its end, with these weights."""
+        last = self._lineage.points[-1]
+        self._lineage.note(last._replace(weights=weights.digest), weights)
+        self._lineage.finished = True
+        if self._files:
+            self._files.write(self._lineage)
+
+    def _texts(self):
+        found = {}
+        for name, columns in COLUMNS.items():
+            text = "".join(each.texts[name] for each in self._measurements)
+            found[name] = text and ",".join(columns) + "\n" + text
+        return found
+
+    def _check_same_numbers(self, begin, lineage, rows, measured, step):
+        """Equal weights at a recorded step give what was recorded, if it is the same function."""
+        measured_with = {}  # the first of a time is that of its measurement
+        for point in lineage.points:
+            if point.step == step:
+                measured_with.setdefault(point.epoch, point.weights)
+        for epoch, weights in measured_with.items():
+            if weights != begin.weights.digest:
                 continue
-            try:
-                rows = read_csv(file, _COLUMNS[name])
-            except ValueError as error:  # of pandas: no table, or no numbers where there must be
-                raise self._refused(file, "it cannot be read") from error
-            if list(rows.columns) != list(_COLUMNS[name]):
-                raise self._refused(file, "other columns")
-            differing = _differing(rows, measured[name], _COMMON[name])
-            if differing:
-                raise self._refused(file, f"other {', '.join(differing)}")
-            found[name] = rows
-        self.tables = found if measured["smoothness"].empty else self._complete(found, step)
-
-    def _complete(self, tables, step) -> dict:
-        """Without the measurement that was being written when the process was killed."""
-        times = {name: list(zip(rows["epoch"], rows["step"])) for name, rows in tables.items()}
-        both = set.intersection(*map(set, times.values()))
-        complete = {}
-        for name, rows in tables.items():
-            whole = np.array([time in both for time in times[name]], bool)
-            if (rows["step"][~whole] < step).any():
-                files = " and ".join(str(file) for file in self._files.values())
-                raise self._refused(files, "they are not of the same times")
-            complete[name] = rows[whole]
-        return complete
-
-    def _refused(self, file, why) -> ValueError:
-        return ValueError(
-            f"{file} holds something else than this measurement of this model ({why}): move or "
-            "delete it, or pass another csv_path"
-        )
+            here = rows[(rows["epoch"] == epoch) & (rows["step"] == step)]["sensitivity"].to_numpy()
+            now = measured["sensitivity"]["sensitivity"].to_numpy()
+            both = np.isfinite(here) & np.isfinite(now) if len(here) else np.zeros(0, bool)
+            # Another device may round otherwise; another activation is farther away.
+            if both.any() and not np.allclose(here[both], now[both], rtol=0.02, atol=1e-3):
+                raise self._files.refused(
+                    self._files.path, f"other sensitivities of the same weights, at step {step}"
+                )
 
 
-def _has_content(file) -> bool:
-    return file.exists() and file.stat().st_size > 0
+def _another(begin, lineage) -> str:
+    if begin.architecture != lineage.architecture:
+        return "the model is another one: of other layers or shapes"
+    return (
+        "the model's weights are not of that training: this is a new training, or it goes on "
+        "from weights of another one"
+    )
 
 
-def _differing(rows, now, columns) -> list[str]:
-    """In what the measurements in `rows` differ from `now`, apart from results."""
-    if rows.empty:
-        return []
-    if now.empty or len(rows) % len(now):
-        return ["layers"]
-    expected = now.iloc[np.arange(len(rows)) % len(now)].reset_index(drop=True)
-    found = [name for name in columns if not rows[name].equals(expected[name])]
-    if "rms_displacement" in rows and not found:
-        # Other seeds and other images show in numbers that do not depend on the model.
-        pairs = {"rms_displacement": slice(None), "distance": expected["layer"] == INPUT}
-        names = {"rms_displacement": "displacements", "distance": "pixels"}
-        for name, where in pairs.items():
-            values = rows[name][where], expected[name][where]
-            if not np.allclose(*values, rtol=1e-4, equal_nan=True):
-                found.append(names[name])
+def _measurement(epoch, step, measured) -> _Measurement:
+    rows, texts = {}, {}
+    for name, frame in measured.items():
+        rows[name] = frame.assign(epoch=epoch, step=step)[list(COLUMNS[name])]
+        texts[name] = rows[name].to_csv(index=False, header=False, lineterminator="\n")
+    return _Measurement(epoch, step, rows, texts)
+
+
+def _measurements(tables) -> list[_Measurement]:
+    """Tables in their measurements."""
+    groups = {name: dict(list(rows.groupby(["epoch", "step"]))) for name, rows in tables.items()}
+    times = tables["sensitivity"][["epoch", "step"]].drop_duplicates()
+    nothing = table((), COLUMNS["smoothness"])
+    found = []
+    for time in times.itertuples(index=False, name=None):
+        measured = {name: groups[name][time] if name in groups else nothing for name in COLUMNS}
+        found.append(_measurement(*time, measured))
     return found

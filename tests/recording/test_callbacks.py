@@ -198,6 +198,7 @@ def test_the_csv_is_complete_after_every_measurement(images, tmp_path):
     assert sorted(file.name for file in path.parent.iterdir()) == [
         "table.csv",
         "table_smoothness.csv",
+        "table_training.json",
     ]
 
 
@@ -485,7 +486,8 @@ def test_models_without_convolutions(images, tmp_path):
     assert callback.table["epoch"].drop_duplicates().tolist() == [0, 1]
     assert callback.smoothness_table.empty
     assert list(callback.smoothness_table.columns) == ["epoch", "step", *SMOOTHNESS_COLUMNS]
-    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["table.csv", "table_training.json"]
 
 
 def test_tables_are_there_before_training(images):

@@ -19,7 +19,7 @@ from helpers import ROOT, TESTS, natural_images, randomize
 from keras import layers
 
 import deformstab as ds
-from deformstab.recording import recording
+from deformstab.recording import files
 from deformstab.tables import SENSITIVITY_COLUMNS, TIME_COLUMNS, read_csv, write_csv
 
 EPOCHS, KILLED = 4, 9
@@ -51,14 +51,14 @@ class Kill(keras.callbacks.Callback):
 
 def kill_after_writes(n):
     """Ends the process after the n-th file is written."""
-    calls, write = iter(range(n - 1)), recording.write_csv
+    calls, write = iter(range(n - 1)), files.write_text
 
     def write_and_die(*args):
         write(*args)
         if next(calls, None) is None:
             os._exit(KILLED)
 
-    recording.write_csv = write_and_die
+    files.write_text = write_and_die
 
 
 def train(folder, order="backup ours", kill=None, save_freq="epoch", **options):
@@ -129,7 +129,8 @@ def assert_on_disk(ours, folder):
     pd.testing.assert_frame_equal(smoothness, ours.smoothness_table)
 
 
-# Of each measurement two files are written, smoothness first: 1 and 2 before training, and so on.
+# Of each measurement three files are written: record, smoothness, table. 1 to 3 before training, 4
+# to 6 after an epoch, and so on.
 KILLS = {
     "within an epoch": ("backup ours kill", ("on_train_batch_end", 5), {}),
     "rows later than the backup": (
@@ -140,9 +141,12 @@ KILLS = {
     "before the first backup": ("backup ours kill", ("on_train_batch_end", 3), {"steps": "log"}),
     "between backup and measurement": ("backup kill ours", ("on_epoch_end", 2), {}),
     "between measurement and backup": ("ours kill backup", ("on_epoch_end", 2), {}),
-    "between the files, after the backup": ("backup ours", ("write", 5), {}),
-    "between the files, before the backup": ("ours backup", ("write", 5), {}),
-    "between the first two files": ("backup ours", ("write", 1), {}),
+    "after the record, after the backup": ("backup ours", ("write", 7), {}),
+    "after the record, before the backup": ("ours backup", ("write", 7), {}),
+    "between the tables, after the backup": ("backup ours", ("write", 8), {}),
+    "between the tables, before the backup": ("ours backup", ("write", 8), {}),
+    "after the first record": ("backup ours", ("write", 1), {}),
+    "between the first tables": ("backup ours", ("write", 2), {}),
     "where the epoch's end is a step": ("backup kill ours", ("on_epoch_end", 1), {"steps": [3, 7]}),
     "where nothing is due": ("backup ours kill", ("on_epoch_begin", 2), {"every": 2}),
 }
@@ -233,47 +237,14 @@ def test_rows_come_from_the_files(model, tmp_path):
     assert_on_disk(callback, tmp_path)
 
 
-def test_rows_in_memory_count_more_than_files(model, tmp_path):
-    callback = fit(model, ours_in(tmp_path), epochs=3, initial_epoch=2)
-    (tmp_path / "table.csv").write_text("something else")
-    (tmp_path / "table_smoothness.csv").unlink()
-    fit(model, callback, epochs=4, initial_epoch=3)
-    assert times(callback.table) == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]
-    assert_on_disk(callback, tmp_path)
-
-
-def test_files_are_right_from_the_start(model, tmp_path):
-    """Rows that the model has not got to are gone from the files before an epoch has passed."""
-    model.optimizer.iterations.assign(1)
-
-    class Look(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            found.append(times(read_csv(tmp_path / "table.csv", TYPES)))
-            found.append(times(read_csv(tmp_path / "table_smoothness.csv")))
-
-    found = []
-    fit(model, ours_in(tmp_path, every=5), Look(), epochs=2, initial_epoch=1)
-    assert found == [[(0, 0), (1, 1)]] * 2
-
-
-def test_a_new_model_leaves_nothing_of_the_old_one(model, tmp_path):
-    new = network()
-    new.get_layer("convolution").kernel.assign(natural_images(3, 3, 3, 2).transpose(1, 2, 0, 3))
-    expected = ds.measure_sensitivity(new, IMAGES, layers=["input", "last"])
-    callback = fit(new, ours_in(tmp_path), epochs=1)
-    assert times(callback.table) == times(callback.smoothness_table) == [(0, 0), (1, 1)]
-    start = callback.table[callback.table["step"] == 0].drop(columns=["epoch", "step"])
-    pd.testing.assert_frame_equal(start, expected)
-    assert_on_disk(callback, tmp_path)
-
-
 def test_models_without_convolutions(tmp_path):
     model = network(convolutions=False)
     fit(model, ours_in(tmp_path), epochs=1)
     callback = fit(model, ours_in(tmp_path), epochs=2, initial_epoch=1)
     assert times(callback.table) == [(0, 0), (1, 1), (2, 2)]
     assert callback.smoothness_table.empty
-    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["table.csv", "table_training.json"]
 
 
 def test_empty_files_are_none(tmp_path):

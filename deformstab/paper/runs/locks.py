@@ -4,10 +4,7 @@ import contextlib
 import os
 import pathlib
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from deformstab.locks import fcntl, missing_folders, remove_empty, try_lock
 
 
 @contextlib.contextmanager
@@ -25,29 +22,16 @@ def only_writer(folder):
             raise ValueError(
                 f"{path} is no folder, which results need: choose another --output_dir"
             )
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = missing_folders(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(_remove_empty, created)  # nothing may come of it
-        if fcntl:
+        stack.callback(remove_empty, created)  # nothing may come of it
+        if fcntl:  # Windows opens no folders
             handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
-            _lock(handle, folder)
+            if not try_lock(handle):
+                raise ValueError(
+                    f"another process is writing into {folder}: wait for it, or choose another "
+                    "--output_dir"
+                )
         yield
-
-
-def _lock(handle, folder):
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"another process is writing into {folder}: wait for it, or choose another --output_dir"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-
-
-def _remove_empty(folders):
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
