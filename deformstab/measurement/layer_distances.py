@@ -19,6 +19,7 @@ MEMORY_LIMIT = 2 * 2**30  # bytes
 _PATIENCE = 3  # seconds until a progress bar appears
 # Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
 _ROWS, _FORWARD, _PAIRS = 0.7, 0.25, 0.05
+_MOST_PASSES = 1000  # over the images; a limit that needs more was meant in another unit
 
 
 @dataclass
@@ -131,6 +132,13 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
     count, memory_limit = len(images), min(memory_limit, 1 << 60)  # infinity has no whole parts
     measurable = [each for each in layers if not each.note]
     passes = _passes(measurable, _ROWS * memory_limit / count)
+    if len(passes) > _MOST_PASSES:
+        entries = sum((each.features or 0) * each.itemsize for each in measurable)
+        raise ValueError(
+            f"memory_limit={memory_limit:g} is a number of bytes, and so few would take over "
+            f"{_MOST_PASSES} passes over the images: give at least "
+            f"{math.ceil(entries * count / (_ROWS * _MOST_PASSES))}, or measure fewer layers"
+        )
     work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
 
     def run(measured, spans, deform):
@@ -186,7 +194,7 @@ def _passes(layers, room: float) -> list[dict]:
     passes, left = [], 0
     for each in reversed(layers):
         start = 0
-        while start is not None and start != each.features:
+        while start is not None and start != each.features and len(passes) <= _MOST_PASSES:
             if left < each.itemsize:
                 passes.append({})
                 left = max(room, each.itemsize)

@@ -371,3 +371,16 @@ def test_what_is_no_model_is_refused(images, model, use):
 def test_booleans_are_no_numbers(images, name):
     with pytest.raises(ValueError, match=rf"{name} must be .*True"):
         ds.measure_sensitivity(classifier(), images, **{name: True})
+
+
+def test_a_memory_limit_that_would_take_for_ever_is_refused_at_once(images):
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, layers.Conv2D(64, 3, name="conv")(inputs))
+    with pytest.raises(
+        ValueError, match=r"memory_limit=1 .*over 1000 passes.*give at least (\d+)"
+    ) as error:
+        ds.measure_sensitivity(model, images, memory_limit=1)
+    least = int(error.value.args[0].split("at least ")[1].split(",")[0])
+    table = ds.measure_sensitivity(model, images, memory_limit=50 * least)
+    expected = ds.measure_sensitivity(model, images)
+    np.testing.assert_allclose(table["sensitivity"], expected["sensitivity"], rtol=1e-5)
