@@ -24,7 +24,10 @@ PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
     "": ["_version", "extras", "backend", "tables"],
-    "deformations": ["splines", "warp", "flows", "random_deformation", "addons"],
+    "deformations": [
+        *("thin_plates", "fine_grids", "splines", "landmarks", "warp", "seeds", "flows", "inputs"),
+        *("grid_deformation", "random_deformation", "addons"),
+    ],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "swapping"),
         "normalization",
@@ -247,7 +250,7 @@ def test_public_names_are_documented(name):
             ), f"{name} does not describe {parameter}"
 
 
-@pytest.mark.parametrize("method", ["draw", "flow", "deform"])
+@pytest.mark.parametrize("method", ["draw", "flow", "deform", "move_points"])
 def test_public_methods_are_documented(method):
     text = inspect.getdoc(getattr(ds.RandomDeformation, method))
     assert "Args:" in text

@@ -3,6 +3,7 @@
 Convention: out(p) = image(p + flow(p)), pixels, (y, x); outside the image, the nearest edge pixel.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -20,8 +21,11 @@ def warp(images, flow, interpolation: str = "bilinear"):
 
     Returns:
         The warped images, of the shape and dtype of `images`. A zero flow is the identity (where
-        the images are finite: a NaN spreads to the pixels left of it and above).
+        the images are finite: a NaN spreads to the pixels left of it and above). Where the flow is
+        NaN, so are float images; integers have no NaN, and get some pixel of their image.
     """
+    if images.shape[0] == 0:  # JAX takes nothing from nothing
+        return images
     batch, height, width, channels = ops.shape(images)
     y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
     x = _clip(_range(width, flow.dtype) + flow[..., 1], width)
@@ -33,7 +37,11 @@ def warp(images, flow, interpolation: str = "bilinear"):
         return ops.take(pixels, first + row * width + column, axis=0)
 
     if interpolation == "nearest":
-        return pixel(_index(y + 0.5, height), _index(x + 0.5, width))
+        found = pixel(_index(y + 0.5, height), _index(x + 0.5, width))
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype)):
+            return found
+        lost = ops.isnan(flow[..., :1]) | ops.isnan(flow[..., 1:])
+        return ops.where(lost, ops.cast(np.nan, found.dtype), found)
     top, left = _index(y, height), _index(x, width)
     bottom, right = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
     down = ops.cast(y - ops.cast(top, y.dtype), images.dtype)[..., None]
