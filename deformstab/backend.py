@@ -105,6 +105,24 @@ def kept_constant(array, shape=None):
     return keras.ops.convert_to_tensor(array)
 
 
+def map_images(function, *tensors):
+    """`function` of one image after the other: tensors without their batch → one of the first's shape.
+
+    `keras.ops.map` asks TensorFlow for the first of none, and XLA compiles no loop over nothing: an
+    empty batch gets an image that is thrown away.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.map(lambda each: function(*each), tensors)
+    import tensorflow as tf
+
+    first = tensors[0]
+    batch = tf.shape(first)[0]
+    added = [0, 1 - tf.minimum(batch, 1)]
+    padded = tuple(tf.pad(each, [added] + [[0, 0]] * (each.shape.rank - 1)) for each in tensors)
+    spec = tf.TensorSpec(first.shape[1:], first.dtype)
+    return tf.map_fn(lambda each: function(*each), padded, fn_output_signature=spec)[:batch]
+
+
 def refuse_non_finite(tensor, message: str):
     """`tensor`; raises an error where it has values that are not finite.
 
@@ -125,11 +143,13 @@ def call_numpy(function, shape, dtype: str, *tensors):
 
     Args:
         function: (arrays) → one array.
-        shape: of the result, `None` where unknown.
-        dtype: of the result.
+        shape, dtype: of it, `None` for an unknown size.
         *tensors: what it is called with.
     """
-    cast = lambda *arrays: function(*map(np.asarray, arrays)).astype(dtype)
+
+    def cast(*arrays):
+        return function(*map(np.asarray, arrays)).astype(dtype)
+
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -145,12 +165,8 @@ def call_numpy(function, shape, dtype: str, *tensors):
 
 
 def _is_traced(tensor) -> bool:
-    """Whether a tensor is JAX's in a function under `jit`, without values."""
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return isinstance(tensor, jax.core.Tracer)
+    """Whether a tensor is one of JAX's under `jit`, without values."""
+    return keras.backend.backend() == "jax" and "Tracer" in type(tensor).__name__
 
 
 def compiled_model_step(function, model, *signature):

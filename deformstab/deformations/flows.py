@@ -56,7 +56,9 @@ def _flow_of_fine(displacements, control_points, height, width, dtype):
     nodes = len(product.of_rows), len(product.of_columns)
     of_rows = kept_constant(product.of_rows, (-1, control_points[0]))
     of_columns = kept_constant(product.of_columns, (nodes[1], -1))
-    planes = ops.transpose(displacements, (0, 2, 1))
+    # The errors of an entry would add up in what all points have in common.
+    mean = ops.mean(displacements, axis=1, keepdims=True)
+    planes = ops.transpose(displacements - mean, (0, 2, 1))
     planes = ops.reshape(planes, (-1, *control_points))
     terms = of_rows @ planes  # [planes, nodes of y · terms, columns]
     terms = ops.reshape(terms, (-1, of_columns.shape[1]))
@@ -66,7 +68,8 @@ def _flow_of_fine(displacements, control_points, height, width, dtype):
     flow = ops.reshape(flow, (-1, nodes[0], width))
     if product.y.interpolation is not None:
         flow = kept_constant(product.y.interpolation) @ flow
-    return ops.transpose(ops.reshape(flow, (-1, 2, height, width)), (0, 2, 3, 1))
+    flow = ops.transpose(ops.reshape(flow, (-1, 2, height, width)), (0, 2, 3, 1))
+    return flow + mean[:, :, None]
 
 
 def _between(x, axis, step):

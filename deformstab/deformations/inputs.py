@@ -77,8 +77,12 @@ def as_points(points, batch, dtype: str):
 
 def check_images(images, data_format: str, interpolation: str):
     """Refuses dtypes and shapes that would be read as something else than they are."""
-    dtype = keras.backend.standardize_dtype(images.dtype)
-    number = keras.backend.is_float_dtype(dtype) or "int" in dtype or dtype == "bool"
+    known_rank("images", images)
+    try:
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        number = keras.backend.is_float_dtype(dtype) or "int" in dtype or dtype == "bool"
+    except ValueError:  # NumPy's text and objects
+        dtype, number = str(images.dtype), False
     if not number:
         raise ValueError(f"images must be floats, integers or booleans, received dtype {dtype}")
     if interpolation == "bilinear" and dtype in ("bool", "int32", "int64", "uint32", "uint64"):
@@ -100,8 +104,8 @@ def check_images(images, data_format: str, interpolation: str):
         )
 
 
-def split(data, data_format: str) -> tuple[dict, dict]:
-    """({"images", "segmentation_masks"}, the rest), of a dict as Keras' layers take it.
+def split(data, data_format: str) -> dict:
+    """{"images", "segmentation_masks"} of a dict as Keras' layers take it: what moves.
 
     Refuses what it would leave where it was although it has a place in the image: points and boxes
     by their name, maps of the image by their shape.
@@ -110,6 +114,8 @@ def split(data, data_format: str) -> tuple[dict, dict]:
         raise ValueError(
             f'a dict needs the key "images", received the keys {", ".join(map(str, data))}'
         )
+    for key in MOVED:
+        known_rank(key, data.get(key))
     rest = {key: value for key, value in data.items() if key not in MOVED}
     first = data_format == "channels_first"
     shape = _shape(data["images"])
@@ -129,7 +135,7 @@ def split(data, data_format: str) -> tuple[dict, dict]:
                 f"{key!r} has the height and width of the images, and would stay where it is: pass "
                 'it as "segmentation_masks", or deform it with layer.deform(…, displacements)'
             )
-    return {key: data[key] for key in MOVED if key in data}, rest
+    return {key: data[key] for key in MOVED if key in data}
 
 
 def _shape(value) -> tuple:

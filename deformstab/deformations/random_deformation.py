@@ -14,7 +14,6 @@ from deformstab.deformations.inputs import (
     check_images,
     deformed_with_masks,
     is_scalar_integer,
-    known_rank,
     split,
 )
 from deformstab.deformations.seeds import DrawingSeeds, DrawnSeed, checked_seed
@@ -61,7 +60,7 @@ class RandomDeformation(GridDeformation):
     what `model.export` writes. One line leaves it out:
 
     ```python
-    serving = keras.Model(model.inputs, model(model.inputs, training=False))  # serving.export(…)
+    serving = keras.Model(model.input, model(model.input, training=False))  # serving.export(…)
     ```
 
     Args:
@@ -137,9 +136,11 @@ class RandomDeformation(GridDeformation):
     def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(images, Mapping):
             # What does not move is not Keras' to convert: text and dtypes stay as they are.
-            moved, rest = split(images, self.data_format)
-            return {**images, **rest, **super().__call__(moved, *args, **kwargs)}
-        known_rank("images", images)
+            moved = split(images, self.data_format)
+            return {**images, **super().__call__(moved, *args, **kwargs)}
+        # Before anything is built for them; what has no dtype Keras turns down.
+        if hasattr(images, "dtype"):
+            check_images(images, self.data_format, self.interpolation)
         return super().__call__(images, *args, **kwargs)
 
     def call(self, images: Any, training: bool | None = True, seed: Any = None) -> Any:
@@ -182,7 +183,8 @@ class RandomDeformation(GridDeformation):
 
     def compute_output_spec(self, images, training=True, seed=None):
         if isinstance(images, Mapping):
-            return {**images, "images": self.compute_output_spec(images["images"])}
+            specs = {key: keras.KerasTensor(each.shape, each.dtype) for key, each in images.items()}
+            return {**specs, "images": self.compute_output_spec(images["images"])}
         check_images(images, self.data_format, self.interpolation)
         self.image_size(images.shape)
         return keras.KerasTensor(images.shape, dtype=self._output_dtype(images))

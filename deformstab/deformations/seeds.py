@@ -1,14 +1,13 @@
 """Where draws come from: the seeds that users give, and a generator that gives none twice."""
 
 import operator
+import random
 import threading
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import in_stateless_scope
-
-from deformstab.backend import variable_to_numpy
 
 _DRAWING = threading.Lock()
 _STEP = 256  # by how much TensorFlow's operation moves the counter on
@@ -50,9 +49,10 @@ class DrawingSeeds(keras.random.SeedGenerator):
     """
 
     def __init__(self, seed=None):
-        super().__init__(seed)
+        # Keras' own choice, which `keras.utils.set_random_seed` determines.
+        start = random.randint(1, int(1e9)) if seed is None else seed
+        super().__init__(start)
         if keras.backend.backend() == "tensorflow":
-            start = int(variable_to_numpy(self.state)[0])  # Keras' choice, where seed is None
             self.state = keras.Variable(
                 lambda shape, dtype: ops.convert_to_tensor([0, 0, start], dtype=dtype),
                 shape=(3,),

@@ -210,9 +210,10 @@ def _flow_at_nodes(control_points, height, width):
         of_columns = of_columns.reshape(columns, -1).T
 
         def product(displacements):
-            planes = displacements.reshape(-1, *control_points)
+            mean = displacements.mean(axis=-1, keepdims=True)
+            planes = (displacements - mean).reshape(-1, *control_points)
             terms = (of_rows @ planes).reshape(len(planes) * rows, -1)
-            return (terms @ of_columns).reshape(*displacements.shape[:2], -1)
+            return mean + (terms @ of_columns).reshape(*displacements.shape[:2], -1)
 
         size = max(rows * columns, len(of_rows) * control_points[1])
         return product, rows, columns, (y.apart, x.apart), size
@@ -230,14 +231,16 @@ def fold_rate(control_points: tuple, max_displacement: tuple, height: int, width
     """The share of random deformations that fold an image of this size, from 256 draws.
 
     Large images are scaled to at most 64 pixels a side, with the displacements: folding depends on
-    displacement relative to the spacing of the control points. A fine grid keeps 8 pixels to a cell.
+    displacement relative to the spacing of the control points. A fine grid (more than 9 points on a
+    side) keeps 8 pixels to a cell, and is drawn 64 times.
     """
     largest = max(64, 8 * (max(control_points) - 1))
     scale = min(1.0, largest / max(height, width))
     sizes = tuple(max(2, round(scale * side)) for side in (height, width))
     reach = np.array(max_displacement) * (np.array(sizes) - 1) / (height - 1, width - 1)
     points = control_points[0] * control_points[1]
-    draws = np.random.default_rng(0).uniform(-1, 1, (256, points, 2)) * reach
+    count = 256 if largest == 64 else 64
+    draws = np.random.default_rng(0).uniform(-1, 1, (count, points, 2)) * reach
     return float(_statistics(draws, control_points, *sizes)[1].mean())
 
 

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from deformstab.backend import map_images
+
 INTERPOLATIONS = ("bilinear", "nearest")
 
 
@@ -24,7 +26,7 @@ def warp(images, flow, interpolation: str = "bilinear"):
         the images are finite: a NaN spreads to the pixels left of it and above). Where the flow is
         NaN, so are float images; integers have no NaN, and get some pixel of their image.
     """
-    if images.shape[0] == 0:  # JAX takes nothing from nothing
+    if images.shape[0] == 0 and keras.backend.backend() == "jax":  # it takes nothing from nothing
         return images
     batch, height, width, channels = ops.shape(images)
     y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
@@ -79,8 +81,7 @@ def warp_adjoint(gradient, flow):
         of_second = ops.convert_to_tensor(2 * is_second - 1, fraction.dtype) * fraction[..., None]
         return ops.convert_to_tensor(1 - is_second, fraction.dtype) + of_second
 
-    def of_image(inputs):
-        gradient, flow = inputs
+    def of_image(gradient, flow):
         y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
         x = _clip(_range(width, flow.dtype) + flow[..., 1], width)
         # On the last row its own weight is in the second corner: the first is the row above.
@@ -99,7 +100,7 @@ def warp_adjoint(gradient, flow):
             total = total + ops.pad(inside, [(down, 0), (along, 0), (0, 0)])
         return total
 
-    return ops.map(of_image, (gradient, flow))
+    return map_images(of_image, gradient, flow)
 
 
 def _range(size, dtype):
