@@ -26,8 +26,10 @@ def as_tensor(name: str, given):
             "made of one): in a functional model call the layer itself, layer(inputs)"
         )
     known_rank(name, given)
+    leaves = keras.tree.flatten(given) if isinstance(given, (list, tuple)) else [given]
+    nothing = any(each is None or isinstance(each, (str, bytes)) for each in leaves)
     try:
-        tensor = None if given is None else ops.convert_to_tensor(given)
+        tensor = None if nothing else ops.convert_to_tensor(given)
         number = tensor is not None and keras.backend.standardize_dtype(tensor.dtype) != "string"
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of numbers, received {given!r}") from error
