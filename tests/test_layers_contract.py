@@ -107,6 +107,8 @@ def test_batches_of_any_size_pass_one_model(make):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "bool", "float16"])
 def test_integers_and_halves_are_taken(make, dtype):
+    if make is LAYERS["bilinear"] and dtype in ("int32", "bool"):
+        pytest.skip("labels: bilinear interpolation would mix them, and they are refused")
     images = ops.cast(np.random.default_rng(0).integers(0, 2, (2, 8, 8, 1)).astype("int32"), dtype)
     found = numpy(ops.cast(make()(images), "float32"))
     expected = numpy(make()(ops.cast(images, "float32")))

@@ -25,7 +25,8 @@ PACKAGE = pathlib.Path(ds.__file__).parent
 ROOMS = {
     "": ["_version", "extras", "checks", "backend", "files", "locks", "tables"],
     "deformations": [
-        *("splines", "warp", "flows", "random_deformation", "scattered_splines", "addons")
+        *("thin_plates", "fine_grids", "splines", "landmarks", "warp", "seeds", "flows", "inputs"),
+        *("grid_deformation", "random_deformation", "scattered_splines", "addons"),
     ],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),
@@ -263,7 +264,7 @@ def test_public_names_are_documented(name):
             ), f"{name} does not describe {parameter}"
 
 
-@pytest.mark.parametrize("method", ["draw", "flow", "deform"])
+@pytest.mark.parametrize("method", ["draw", "flow", "deform", "move_points"])
 def test_public_methods_are_documented(method):
     text = inspect.getdoc(getattr(ds.RandomDeformation, method))
     assert "Args:" in text

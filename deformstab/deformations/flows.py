@@ -6,19 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled
-from deformstab.deformations.splines import flow_lattice
+from deformstab.backend import compiled, kept_constant
+from deformstab.deformations.fine_grids import flow_product
+from deformstab.deformations.seeds import DrawnSeed
+from deformstab.deformations.splines import flow_lattice, is_fine
 from deformstab.deformations.warp import warp, warp_adjoint
-
-
-class DrawnSeed(keras.random.SeedGenerator):
-    """What `SeedGenerator.next` gave, or a tensor like it, without a state to move on."""
-
-    def __init__(self, seed):
-        self._seed = seed
-
-    def next(self, ordered=True):
-        return ops.cast(self._seed, "uint32" if keras.backend.backend() == "jax" else "int64")
 
 
 def uniform_displacements(batch_size, control_points, max_displacement, dtype, seed):
@@ -32,7 +24,7 @@ def flow_of(displacements, control_points, height, width):
     """The flow through displacements of the control points.
 
     One product with a constant matrix; of a large image at the points of a lattice, with cubic
-    interpolation between them.
+    interpolation between them; of a fine control grid a product of thin matrices.
 
     Args:
         displacements: [batch, points, 2], pixels, (y, x).
@@ -43,6 +35,8 @@ def flow_of(displacements, control_points, height, width):
         [batch, height, width, 2], pixels, (y, x).
     """
     dtype = keras.backend.standardize_dtype(displacements.dtype)
+    if is_fine(control_points, height, width):
+        return _flow_of_fine(displacements, control_points, height, width, dtype)
     lattice = flow_lattice(control_points, height, width, dtype)
     matrix = ops.convert_to_tensor(lattice.matrix)
     # [batch · 2, points] @ [points, pixels]: a single product of large matrices. Not ops.matmul,
@@ -54,6 +48,28 @@ def flow_of(displacements, control_points, height, width):
         return flow
     flow = _between(flow, 1, lattice.step)[:, :height]
     return _between(flow, 2, lattice.step)[:, :, :width]
+
+
+def _flow_of_fine(displacements, control_points, height, width, dtype):
+    """`flow_of` by the factors of a `FlowProduct`, one image's plane of y and of x at a time."""
+    product = flow_product(control_points, height, width, dtype)
+    nodes = len(product.of_rows), len(product.of_columns)
+    of_rows = kept_constant(product.of_rows, (-1, control_points[0]))
+    of_columns = kept_constant(product.of_columns, (nodes[1], -1))
+    # The errors of an entry would add up in what all points have in common.
+    mean = ops.mean(displacements, axis=1, keepdims=True)
+    planes = ops.transpose(displacements - mean, (0, 2, 1))
+    planes = ops.reshape(planes, (-1, *control_points))
+    terms = of_rows @ planes  # [planes, nodes of y · terms, columns]
+    terms = ops.reshape(terms, (-1, of_columns.shape[1]))
+    flow = terms @ ops.transpose(of_columns)
+    if product.x.interpolation is not None:
+        flow = flow @ ops.transpose(kept_constant(product.x.interpolation))
+    flow = ops.reshape(flow, (-1, nodes[0], width))
+    if product.y.interpolation is not None:
+        flow = kept_constant(product.y.interpolation) @ flow
+    flow = ops.transpose(ops.reshape(flow, (-1, 2, height, width)), (0, 2, 3, 1))
+    return flow + mean[:, :, None]
 
 
 def _between(x, axis, step):
@@ -88,19 +104,24 @@ def compiled_deform(
     channels_first = data_format == "channels_first"
     height, width = image_shape[1:] if channels_first else image_shape[:2]
 
+    def known(displacements):
+        # An endless displacement would drag every pixel to an edge, and look like a deformation.
+        nan = ops.cast(np.nan, displacements.dtype)
+        return ops.where(ops.isfinite(displacements), displacements, nan)
+
     def deform(images, displacements):
         if channels_first:
             images = ops.transpose(images, (0, 2, 3, 1))
         if interpolation == "bilinear":
             images = ops.cast(images, geometry_dtype)
-        flow = flow_of(displacements, control_points, height, width)
+        flow = flow_of(known(displacements), control_points, height, width)
         deformed = ops.cast(warp(images, flow, interpolation), output_dtype)
         return ops.transpose(deformed, (0, 3, 1, 2)) if channels_first else deformed
 
     def adjoint(gradient, displacements):
         if channels_first:
             gradient = ops.transpose(gradient, (0, 2, 3, 1))
-        flow = flow_of(displacements, control_points, height, width)
+        flow = flow_of(known(displacements), control_points, height, width)
         gradient = ops.cast(warp_adjoint(ops.cast(gradient, geometry_dtype), flow), image_dtype)
         return ops.transpose(gradient, (0, 3, 1, 2)) if channels_first else gradient
 

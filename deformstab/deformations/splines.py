@@ -13,8 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-_BLOCK = 1 << 16  # pixels evaluated at once: bounds the memory of a large image's matrix
+from deformstab.deformations.fine_grids import flow_product
+from deformstab.deformations.thin_plates import thin_plate_spline_matrix
+
 _ENTRIES = 1 << 21  # of a matrix, before a lattice takes its place
+_LARGEST = 1 << 22  # entries of a lattice's matrix; beyond, a product of thin ones takes its place
+_POINTS = 1 << 12  # of a control grid: their spline is a dense system of as many equations
 
 
 def control_grid(control_points, height: int, width: int) -> np.ndarray:
@@ -29,10 +33,7 @@ def control_grid(control_points, height: int, width: int) -> np.ndarray:
     """
     rows, columns = check_control_points(control_points)
     if height is None or width is None or min(height, width) < 2:
-        raise ValueError(
-            "a deformation needs images whose height and width are known and at least 2 pixels, "
-            f"received height={height}, width={width}; resize or crop the images first"
-        )
+        check_fit((rows, columns), height, width)
     y, x = np.linspace(0, height - 1, rows), np.linspace(0, width - 1, columns)
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
@@ -45,8 +46,14 @@ def check_control_points(control_points) -> tuple[int, int]:
             "control_points must be an int of at least 2, or two of them (rows, columns): fewer do "
             f"not determine a thin plate spline; received {control_points!r}"
         )
-    rows, columns = np.broadcast_to(sides, 2)
-    return int(rows), int(columns)
+    rows, columns = (int(side) for side in np.broadcast_to(sides, 2))
+    if rows * columns > _POINTS:
+        raise ValueError(
+            f"control_points must be at most {_POINTS} in all, for example 64 or (32, 128): their "
+            f"spline is a dense system of as many equations; received {control_points!r}, which are "
+            f"{rows * columns}"
+        )
+    return rows, columns
 
 
 def check_max_displacement(max_displacement) -> tuple[float, float]:
@@ -55,7 +62,10 @@ def check_max_displacement(max_displacement) -> tuple[float, float]:
         reach = np.broadcast_to(np.asarray(max_displacement), 2)
     except ValueError:  # neither one nor two
         reach = np.array([np.nan])
-    numbers = reach.dtype.kind in "iuf"
+    # NumPy makes a number of a boolean beside a number.
+    numbers = reach.dtype.kind in "iuf" and not any(
+        isinstance(each, (bool, np.bool_)) for each in np.asarray(max_displacement, object).ravel()
+    )
     if not numbers or not np.isfinite(reach).all() or (reach < 0).any():
         raise ValueError(
             "max_displacement must be a finite number of pixels of at least 0, or two of them "
@@ -64,49 +74,28 @@ def check_max_displacement(max_displacement) -> tuple[float, float]:
     return float(reach[0]), float(reach[1])
 
 
-def thin_plate_spline_matrix(control, queries, dtype="float64") -> np.ndarray:
-    """The matrix that takes values at control points to their thin plate spline at query points.
-
-    The spline of Duchon (1977): f(q) = Σ_j w_j φ(|q - c_j|) + a + b·q with φ(r) = r² log r,
-    Σ w_j = 0, Σ w_j c_j = 0 and f(c_j) = value_j. Linear in the values, hence a matrix.
-
-    Args:
-        control: [points, 2], distinct and not all on one line.
-        queries: [queries, 2], in the same unit.
-        dtype: of the result; everything is computed in float64.
-
-    Returns:
-        [queries, points]. Its rows sum to one (a translation is reproduced exactly).
-    """
-    control, queries = np.asarray(control, "float64"), np.asarray(queries, "float64")
-    # The spline does not depend on translation and scale of the plane (log s · r² is affine once
-    # Σ w = 0 and Σ w c = 0 hold); in units of the grid the system is well conditioned.
-    centre = control.mean(axis=0)
-    scale = np.abs(control - centre).max() or 1.0
-    control, queries = (control - centre) / scale, (queries - centre) / scale
-    points = len(control)
-    affine = np.concatenate([np.ones((points, 1)), control], axis=1)
-    if len(np.unique(control, axis=0)) < points or np.linalg.matrix_rank(affine) < 3:
+def check_fit(control_points: tuple, height, width):
+    """Refuses sizes that are no sizes, and more control points on a side than it has pixels."""
+    for side in (height, width):
+        if side is not None and (
+            isinstance(side, (bool, np.bool_)) or not isinstance(side, (int, np.integer))
+        ):
+            raise ValueError(
+                "height and width must be ints, the size of the images in pixels, received "
+                f"height={height!r}, width={width!r}"
+            )
+    if height is None or width is None or min(height, width) < 2:
         raise ValueError(
-            "a thin plate spline needs distinct control points that are not all on one line, "
-            f"received {points} points that are not"
+            "a deformation needs images whose height and width are known and at least 2 pixels, "
+            f"received height={height}, width={width}; resize or crop the images first (inside "
+            "tf.data, image.set_shape says a size that is known)"
         )
-    system = np.zeros((points + 3, points + 3))
-    system[:points, :points] = _kernel(control, control)
-    system[:points, points:], system[points:, :points] = affine, affine.T
-    weights = np.linalg.solve(system, np.eye(points + 3, points))
-    matrix = np.empty((len(queries), points), dtype)
-    for start in range(0, len(queries), _BLOCK):
-        block = queries[start : start + _BLOCK]
-        terms = [_kernel(block, control), np.ones((len(block), 1)), block]
-        matrix[start : start + _BLOCK] = np.concatenate(terms, axis=1) @ weights
-    return matrix
-
-
-def _kernel(queries, control):
-    """φ(r) = r² log r = ½ r² log r² of every pair; 0 at r = 0, its limit."""
-    squared = ((queries[:, None] - control) ** 2).sum(axis=-1)
-    return 0.5 * squared * np.log(np.where(squared > 0, squared, 1.0))
+    if control_points[0] > height or control_points[1] > width:
+        raise ValueError(
+            f"{control_points[0]}×{control_points[1]} control points are more than the pixels on a "
+            f"side of an image of {height}×{width}: take fewer control_points (paper: 3 at 32 "
+            "pixels, 5 at 224)"
+        )
 
 
 @functools.lru_cache(maxsize=16)
@@ -153,12 +142,23 @@ def flow_lattice(control_points: tuple, height: int, width: int, dtype="float32"
     for displacements of 40 px. The lattice is no coarser than it need be for 2²¹ entries, and never
     than a 40th of the spacing of the control points.
     """
+    step = _lattice_step(control_points, height, width)
+    matrix = spline_matrix(control_points, height, width, dtype, step)
+    return Lattice(matrix, *_lattice_size(height, width, step), step)
+
+
+def _lattice_step(control_points, height, width) -> int:
     sides = np.array([height, width])
     spacing = ((sides - 1) / (np.array(control_points) - 1)).min()
     needed = math.ceil(math.sqrt(height * width * math.prod(control_points) / _ENTRIES))
-    step = max(1, min(needed, int(spacing / 40)))
-    matrix = spline_matrix(control_points, height, width, dtype, step)
-    return Lattice(matrix, *_lattice_size(height, width, step), step)
+    return max(1, min(needed, int(spacing / 40)))
+
+
+def is_fine(control_points: tuple, height: int, width: int) -> bool:
+    """Whether a control grid is too fine for the matrix of a lattice: its flow is a product."""
+    step = _lattice_step(control_points, height, width)
+    size = _lattice_size(height, width, step)
+    return math.prod(size) * math.prod(control_points) > _LARGEST
 
 
 def flow_statistics(displacements, control_points: tuple, height: int, width: int):
@@ -175,27 +175,55 @@ def flow_statistics(displacements, control_points: tuple, height: int, width: in
         differences, is ≤ 0 somewhere. Of a large image from the points of its lattice within it,
         the mean square to 1 %.
     """
+    check_fit(control_points, height, width)
+    return _statistics(displacements, control_points, height, width)
+
+
+def _statistics(displacements, control_points, height, width):
     displacements = np.asarray(displacements, "float32")
-    matrix, rows, columns, apart = flow_lattice(control_points, height, width)
-    if apart > 1:  # without what reaches over the image
-        inside = 1 + (height - 1) // apart, 1 + (width - 1) // apart
-        matrix = matrix.reshape(rows, columns, -1)[1 : 1 + inside[0], 1 : 1 + inside[1]]
-        matrix, (rows, columns) = matrix.reshape(-1, matrix.shape[-1]), inside
-    step = max(1, (1 << 22) // (rows * columns))
+    flow_at_nodes, rows, columns, apart, size = _flow_at_nodes(control_points, height, width)
+    step = max(1, (1 << 22) // size)
     mean_square, folded = [], []
     for start in range(0, len(displacements), step):
         block = displacements[start : start + step]
-        flow = block.transpose(2, 0, 1) @ matrix.T
+        flow = flow_at_nodes(block.transpose(2, 0, 1))
         mean_square.append((flow**2).sum(axis=0).mean(axis=-1, dtype="float64"))
         y, x = flow.reshape(2, len(block), rows, columns)
         along = (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:])  # one point further in y, in x
         here = np.s_[:, :-1, :-1]
         (dy_dy, dy_dx), (dx_dy, dx_dx) = (
-            [(f[there] - f[here]) / apart for there in along] for f in (y, x)
+            [(f[there] - f[here]) / pixels for there, pixels in zip(along, apart)] for f in (y, x)
         )
         determinant = (1 + dy_dy) * (1 + dx_dx) - dy_dx * dx_dy
         folded.append((determinant <= 0).any(axis=(1, 2)))
     return np.concatenate(mean_square), np.concatenate(folded)
+
+
+def _flow_at_nodes(control_points, height, width):
+    """([2, draws, points] → flow [2, draws, rows · columns]), rows, columns, pixels between them,
+    and how many numbers a draw takes on the way."""
+    if is_fine(control_points, height, width):
+        of_rows, of_columns, y, x = flow_product(control_points, height, width)
+        of_rows, of_columns = of_rows[y.inside], of_columns[x.inside]
+        rows, columns = len(of_rows), len(of_columns)
+        of_rows = of_rows.reshape(-1, control_points[0])
+        of_columns = of_columns.reshape(columns, -1).T
+
+        def product(displacements):
+            mean = displacements.mean(axis=-1, keepdims=True)
+            planes = (displacements - mean).reshape(-1, *control_points)
+            terms = (of_rows @ planes).reshape(len(planes) * rows, -1)
+            return mean + (terms @ of_columns).reshape(*displacements.shape[:2], -1)
+
+        size = max(rows * columns, len(of_rows) * control_points[1])
+        return product, rows, columns, (y.apart, x.apart), size
+    matrix, rows, columns, apart = flow_lattice(control_points, height, width)
+    if apart > 1:  # without what reaches over the image
+        inside = 1 + (height - 1) // apart, 1 + (width - 1) // apart
+        matrix = matrix.reshape(rows, columns, -1)[1 : 1 + inside[0], 1 : 1 + inside[1]]
+        matrix, (rows, columns) = matrix.reshape(-1, matrix.shape[-1]), inside
+    size = rows * columns
+    return lambda displacements: displacements @ matrix.T, rows, columns, (apart, apart), size
 
 
 @functools.lru_cache(maxsize=64)
@@ -203,18 +231,22 @@ def fold_rate(control_points: tuple, max_displacement: tuple, height: int, width
     """The share of random deformations that fold an image of this size, from 256 draws.
 
     Large images are scaled to at most 64 pixels a side, with the displacements: folding depends on
-    displacement relative to the spacing of the control points.
+    displacement relative to the spacing of the control points. A fine grid (more than 9 points on a
+    side) keeps 8 pixels to a cell, and is drawn 64 times.
     """
-    scale = min(1.0, 64 / max(height, width))
+    largest = max(64, 8 * (max(control_points) - 1))
+    scale = min(1.0, largest / max(height, width))
     sizes = tuple(max(2, round(scale * side)) for side in (height, width))
     reach = np.array(max_displacement) * (np.array(sizes) - 1) / (height - 1, width - 1)
     points = control_points[0] * control_points[1]
-    draws = np.random.default_rng(0).uniform(-1, 1, (256, points, 2)) * reach
-    return float(flow_statistics(draws, control_points, *sizes)[1].mean())
+    count = 256 if largest == 64 else 64
+    draws = np.random.default_rng(0).uniform(-1, 1, (count, points, 2)) * reach
+    return float(_statistics(draws, control_points, *sizes)[1].mean())
 
 
 def warn_if_folding(control_points: tuple, max_displacement: tuple, height: int, width: int):
     """Warns when such deformations fold the image: they are no longer changes of pose."""
+    check_fit(control_points, height, width)
     rate = fold_rate(control_points, max_displacement, height, width)
     if rate > 0:
         warnings.warn(

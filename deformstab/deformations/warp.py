@@ -3,8 +3,11 @@
 Convention: out(p) = image(p + flow(p)), pixels, (y, x); outside the image, the nearest edge pixel.
 """
 
+import keras
 import numpy as np
 from keras import ops
+
+from deformstab.backend import map_images
 
 INTERPOLATIONS = ("bilinear", "nearest")
 
@@ -20,8 +23,11 @@ def warp(images, flow, interpolation: str = "bilinear"):
 
     Returns:
         The warped images, of the shape and dtype of `images`. A zero flow is the identity (where
-        the images are finite: a NaN spreads to the pixels left of it and above).
+        the images are finite: a NaN spreads to the pixels left of it and above). Where the flow is
+        NaN, so are float images; integers have no NaN, and get some pixel of their image.
     """
+    if images.shape[0] == 0 and keras.backend.backend() == "jax":  # it takes nothing from nothing
+        return images
     batch, height, width, channels = ops.shape(images)
     y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
     x = _clip(_range(width, flow.dtype) + flow[..., 1], width)
@@ -33,7 +39,11 @@ def warp(images, flow, interpolation: str = "bilinear"):
         return ops.take(pixels, first + row * width + column, axis=0)
 
     if interpolation == "nearest":
-        return pixel(_index(y + 0.5, height), _index(x + 0.5, width))
+        found = pixel(_index(y + 0.5, height), _index(x + 0.5, width))
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype)):
+            return found
+        lost = ops.isnan(flow[..., :1]) | ops.isnan(flow[..., 1:])
+        return ops.where(lost, ops.cast(np.nan, found.dtype), found)
     top, left = _index(y, height), _index(x, width)
     bottom, right = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
     down = ops.cast(y - ops.cast(top, y.dtype), images.dtype)[..., None]
@@ -71,8 +81,7 @@ def warp_adjoint(gradient, flow):
         of_second = ops.convert_to_tensor(2 * is_second - 1, fraction.dtype) * fraction[..., None]
         return ops.convert_to_tensor(1 - is_second, fraction.dtype) + of_second
 
-    def of_image(inputs):
-        gradient, flow = inputs
+    def of_image(gradient, flow):
         y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
         x = _clip(_range(width, flow.dtype) + flow[..., 1], width)
         # On the last row its own weight is in the second corner: the first is the row above.
@@ -91,7 +100,7 @@ def warp_adjoint(gradient, flow):
             total = total + ops.pad(inside, [(down, 0), (along, 0), (0, 0)])
         return total
 
-    return ops.map(of_image, (gradient, flow))
+    return map_images(of_image, gradient, flow)
 
 
 def _range(size, dtype):

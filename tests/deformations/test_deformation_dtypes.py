@@ -13,6 +13,8 @@ WIDE = [pytest.param(dtype, marks=needs_double) for dtype in ("int64", "float64"
 DTYPES = ["bool", *INTEGERS, "float16", "bfloat16", "float32", *WIDE]
 if BACKEND == "torch":  # it has no gather for these
     DTYPES = [dtype for dtype in DTYPES if dtype not in ("uint16", "uint32")]
+LABELS = ("bool", "int32", "int64", "uint32")  # what bilinear interpolation would mix
+INTENSITIES = [each for each in DTYPES if getattr(each, "values", (each,))[0] not in LABELS]
 HALVES = ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
 
 
@@ -32,7 +34,7 @@ def exact(tensor):
     return numpy(ops.cast(tensor, "float32"))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", INTENSITIES)
 def test_bilinear_gives_the_compute_dtype_whatever_comes_in(dtype):
     layer = ds.RandomDeformation(3, 1.2)
     images = typed(dtype)
@@ -58,6 +60,8 @@ def test_nearest_keeps_the_dtype_and_picks_pixels(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
 def test_zero_reach_is_the_identity_bit_for_bit(interpolation, dtype):
+    if interpolation == "bilinear" and dtype in LABELS:
+        pytest.skip("refused")
     images = typed(dtype)
     if dtype in ("float16", "bfloat16", "float32", "float64"):
         images = images / 7  # not representable in fewer bits

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, natural_images, needs_double, needs_tensorflow, numpy
+from helpers import BACKEND, ROOT, natural_images, needs_double, needs_tensorflow, numpy
 
 import deformstab as ds
 from deformstab.deformations.warp import warp
@@ -180,6 +180,73 @@ def test_integer_images_and_labels():
     of_labels, of_displacements = gradients(loss, labels, displacements)
     assert of_displacements is None
     assert np.abs(numpy(of_labels)).max() > 0
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("compiled", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("grid", [3, (16, 16)])
+def test_an_empty_batch_has_an_empty_gradient(grid, compiled):
+    import tensorflow as tf
+
+    layer = ds.RandomDeformation(grid, 0.5)
+    images = tf.zeros((0, 40, 40, 2))
+
+    def both(images, displacements):
+        return gradients(lambda *tensors: cubes(*tensors, layer), images, displacements)
+
+    if compiled != "eager":
+        both = tf.function(both, jit_compile=compiled == "jit")
+    of_images, of_displacements = both(images, layer.draw(0))
+    assert of_images.shape == (0, 40, 40, 2)
+    assert of_displacements.shape == layer.draw(0).shape
+    (alone,) = gradients(lambda x: cubes(x, layer.draw(0), layer), images)
+    assert alone.shape == (0, 40, 40, 2)
+
+
+@needs_tensorflow
+def test_an_epoch_that_ends_with_an_empty_batch_learns():
+    """As where images are filtered after they were put into batches."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            keras.layers.Conv2D(1, 3, padding="same"),  # so that there is a gradient
+            ds.RandomDeformation(3, 1.0, seed=0),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    before = numpy(model.layers[0].kernel)
+    for count in (0, 3):
+        with tf.GradientTape() as tape:
+            outputs = model(natural_images(3, 12, 12, 1)[:count], training=True)
+            loss = tf.reduce_sum(outputs**2)
+        found = tape.gradient(loss, model.trainable_weights)
+        assert all(np.isfinite(numpy(each)).all() for each in found)
+    assert np.abs(numpy(found[0])).max() > 0
+    assert before.shape == found[0].shape
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX's own way")
+def test_an_empty_batch_has_an_empty_gradient_under_jax():
+    import jax
+
+    layer = ds.RandomDeformation(3, 0.5)
+    loss = lambda *tensors: (layer.deform(*tensors) ** 2).sum()
+    found = jax.grad(loss, argnums=(0, 1))(np.zeros((0, 8, 8, 1), "float32"), layer.draw(0))
+    assert [each.shape for each in found] == [(0, 8, 8, 1), (0, 9, 2)]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own way")
+def test_an_empty_batch_has_an_empty_gradient_under_torch():
+    import torch
+
+    layer = ds.RandomDeformation(3, 0.5)
+    images = torch.zeros((0, 8, 8, 1), requires_grad=True)
+    displacements = layer.draw(0).detach().requires_grad_()
+    (layer.deform(images, displacements) ** 2).sum().backward()
+    assert images.grad.shape == images.shape
 
 
 SAVED = """

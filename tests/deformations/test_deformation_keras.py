@@ -93,6 +93,22 @@ def test_saved_and_cloned_models_deform_alike(images, tmp_path):
         np.testing.assert_array_equal(numpy(copied(images, training=True)), expected)
 
 
+@needs_tensorflow
+def test_what_is_exported_deforms_unless_it_is_left_out(images, tmp_path):
+    """The docstring's line; Keras exports a model as it is called without `training`."""
+    import tensorflow as tf
+
+    model = identity_model(ds.RandomDeformation(seed=1))
+    model.export(tmp_path / "deforming", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "deforming")
+    assert np.abs(numpy(loaded.serve(images)) - images).max() > 0.1
+
+    serving = keras.Model(model.input, model(model.input, training=False))
+    serving.export(tmp_path / "still", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "still")
+    np.testing.assert_array_equal(numpy(loaded.serve(images)), images)
+
+
 # ---- tf.data, tf.function ----
 
 

@@ -5,7 +5,7 @@ import pytest
 from helpers import grid_points, scipy_flow
 from scipy.interpolate import RBFInterpolator
 
-from deformstab.deformations import splines
+from deformstab.deformations import splines, thin_plates
 
 CASES = [
     ((3, 3), 32, 32),
@@ -34,7 +34,7 @@ def test_control_grid_is_even_and_includes_the_corners(grid, height, width):
 def test_scattered_points_across_blocks_of_queries():
     rng = np.random.default_rng(1)
     control, values = rng.uniform(-3, 9, (11, 2)), rng.normal(size=(11, 2))
-    queries = rng.uniform(-5, 12, (splines._BLOCK + 1000, 2))
+    queries = rng.uniform(-5, 12, (thin_plates._BLOCK + 1000, 2))
     spline = RBFInterpolator(control, values, kernel="thin_plate_spline", degree=1)
     found = splines.thin_plate_spline_matrix(control, queries) @ values
     np.testing.assert_allclose(found, spline(queries), rtol=0, atol=1e-9)
