@@ -206,22 +206,22 @@ class _Summary:
     place: int
     name: str
     note: str
-    key: str = ""
-    automatic: bool = False
     log: float = np.nan
     logs: np.ndarray = field(default_factory=lambda: np.empty(0))
+    key: str = ""
+    automatic: bool = False
 
 
 def _summary(place, layer, metric) -> _Summary:
     columns = sensitivity_columns(layer, metric, intervals=False)
     note = layer.note or columns.get("note", "")
     named = layer.representation
-    identity = place, named.name, note, named.key, named.automatic
+    identity = {"key": named.key, "automatic": named.automatic}
     if note:
-        return _Summary(*identity)
+        return _Summary(place, named.name, note, **identity)
     *_, value, logs = leave_one_out(layer.apart.mean(axis=1), layer.pairs)
     with np.errstate(divide="ignore"):  # a layer that no deformation moves has sensitivity zero
-        return _Summary(*identity, np.log(value), logs)
+        return _Summary(place, named.name, "", np.log(value), logs, **identity)
 
 
 def _compared(reference, other, by, names) -> list[dict]:
@@ -286,8 +286,6 @@ def _at_depth(summaries, depth) -> _Summary:
         low.place,
         low.name,
         "",
-        low.key,
-        low.automatic,
         (1 - weight) * low.log + weight * high.log,
         (1 - weight) * low.logs + weight * high.logs,
     )
