@@ -18,7 +18,7 @@ import random
 import numpy as np
 import pandas as pd
 from absl import app, flags
-from comparisons import COMPARISONS
+from cases import COMPARISONS
 from figure import draw
 from processes import Worker
 from tqdm import tqdm

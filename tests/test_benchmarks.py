@@ -29,7 +29,7 @@ def benchmarks(monkeypatch):
 
 
 def test_every_candidate_takes_its_arguments(benchmarks):
-    comparisons = benchmarks("comparisons").COMPARISONS
+    comparisons = benchmarks("cases").COMPARISONS
     growth = [
         (function, arguments | {what: values[0]})
         for _, what, (function, arguments), values in benchmarks("growth").SERIES
@@ -121,7 +121,7 @@ def test_a_worker_that_cannot_says_why(benchmarks):
 
 
 def test_rows_are_medians_of_ratios_within_rounds(benchmarks):
-    comparison = benchmarks("comparisons").Comparison(
+    comparison = benchmarks("cases").Comparison(
         "case",
         {"first": None, "second": None, "third": None},
         {"second": ("least", 2.5), "third": ("most", 0.6)},
@@ -190,11 +190,11 @@ def test_an_unknown_comparison_is_refused():
 def test_committed_results_have_every_comparison(benchmarks):
     folder = FOLDER.parent / "results" / "benchmarks"
     table = pd.read_csv(folder / "timings.csv", keep_default_na=False)
-    for each in benchmarks("comparisons").COMPARISONS:
+    for each in benchmarks("cases").COMPARISONS:
         rows = table[table["comparison"] == each.name]
         assert rows["candidate"].tolist() == list(each.candidates)
     machine = json.loads((folder / "machine.json").read_text())
     assert machine["cores"]
     assert machine["threads"]
-    labels = {label for each in benchmarks("comparisons").COMPARISONS for label in each.candidates}
+    labels = {label for each in benchmarks("cases").COMPARISONS for label in each.candidates}
     assert set(machine["versions"]) >= labels  # also of what was timed earlier than the rest

@@ -83,6 +83,9 @@ def test_examples_of_the_docs_run(page, session, tmp_path, monkeypatch):
         return
     assert names["displacements"].shape == (8, 9, 2)
     assert names["flow"].shape == (8, 32, 32, 2)
+    assert set(np.unique(names["both"]["segmentation_masks"])) <= {0, 1}
+    np.testing.assert_array_equal(names["both"]["labels"], names["data"].y_test[:8])
+    assert np.isfinite(names["moved"]).all()
     count = len(names["data"].x_train)
 
     def epochs(dataset):

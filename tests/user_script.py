@@ -24,6 +24,7 @@ deformed = layer(images, training=True)
 displacements = layer.draw(8, seed=1)
 flow = layer.flow(displacements, height=32, width=32)
 again = layer.deform(images, displacements)
+landmarks = layer.move_points(np.zeros((8, 1, 2)), displacements, height=32, width=32)
 default: ds.RandomDeformation = ds.paper_deformation((32, 32, 3))
 
 table: pd.DataFrame = ds.measure_sensitivity(model, images, layer, names, metric="euclidean")

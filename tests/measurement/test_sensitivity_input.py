@@ -1,5 +1,6 @@
 """measure_sensitivity refuses what it cannot do before any work, and says how to mend it."""
 
+import keras
 import numpy as np
 import pytest
 from helpers import natural_images
