@@ -246,12 +246,22 @@ def sensitivity_columns(layer, metric, intervals, draws=slice(None), chosen=None
     if metric == "euclidean":
         resolution = _EUCLIDEAN_RESOLUTION * layer.length
     if values[1] <= resolution:
-        what = "constant up to a factor" if metric == "cosine" else "constant"
-        return {"note": f"{what} representation: the median distance between images is zero"}
+        return {"note": _unresolved(values[1], metric, layer.length)}
     if not np.isfinite(values[:3]).all():
         return {"note": "distances that are not finite: the representation is too large for them"}
     names = ("distance", "baseline", "sensitivity", "sensitivity_low", "sensitivity_high")
     return dict(zip(names, values))
+
+
+def _unresolved(baseline, metric, length) -> str:
+    """Why the median distance between images is none to divide by."""
+    if metric == "euclidean" and baseline > 0:
+        return (
+            f"the median distance between images, {baseline:.4g}, is below what float32 resolves "
+            f"beside the longest representation, of length {length:.4g}"
+        )
+    what = "constant up to a factor" if metric == "cosine" else "constant"
+    return f"{what} representation: the median distance between images is zero"
 
 
 def _distance_rows(row, apart, mean_square, folded) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from deformstab.checks import check_model
+from deformstab.checks import check_model, is_whole
 from deformstab.networks.downsampling import DownsamplingKind, check_downsampling, downsample
 from deformstab.networks.initializers import paper_initializer, seed_of, seeded
 
@@ -144,18 +144,23 @@ def layer_seed(root: int, name: str) -> int:
 
 
 def _check_sizes(input_shape, blocks, classes) -> tuple:
-    input_shape = tuple(input_shape)
+    pairs = isinstance(blocks, Sequence) and all(
+        isinstance(block, Sequence) and len(block) == 2 and all(map(is_whole, block))
+        for block in blocks
+    )
+    if not is_whole(classes) or not pairs or not blocks:
+        raise ValueError(
+            "classes must be at least 1, and blocks pairs (convolutions, filters) of at least 1; "
+            f"received classes={classes!r}, blocks={blocks!r}"
+        )
+    input_shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
     channels_first = keras.config.image_data_format() == "channels_first"
     size = input_shape[1:] if channels_first else input_shape[:2]
-    if len(input_shape) != 3 or any(side is not None and side < 2 ** len(blocks) for side in size):
+    known = all(side is None or is_whole(side, 2 ** len(blocks)) for side in size)
+    if len(input_shape) != 3 or not known:
         raise ValueError(
             f"input_shape must be (height, width, channels) by Keras' data format, and at least "
             f"{2 ** len(blocks)} pixels a side for {len(blocks)} blocks that each halve it; "
             f"received {input_shape}"
-        )
-    if classes < 1 or not all(len(block) == 2 and min(block) >= 1 for block in blocks):
-        raise ValueError(
-            "classes must be at least 1, and blocks pairs (convolutions, filters) of at least 1; "
-            f"received classes={classes}, blocks={blocks!r}"
         )
     return input_shape

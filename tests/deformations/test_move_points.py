@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import grid_points, needs_tensorflow, numpy
+from helpers import BACKEND, grid_points, needs_tensorflow, numpy
 from scipy.interpolate import RBFInterpolator
 
 import deformstab as ds
@@ -174,3 +174,15 @@ def test_inside_tf_data():
     found = np.stack(list(dataset.as_numpy_iterator()))
     expected = [numpy(moved(number, points)) for number, points in enumerate(landmarks)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX's own way")
+def test_under_jit():
+    import jax
+
+    layer = ds.RandomDeformation(3, 2.0)
+    landmarks = np.random.default_rng(0).uniform(4, 11, (2, 3, 2)).astype("float32")
+    displacements = layer.draw(2, seed=1)
+    found = jax.jit(lambda *tensors: layer.move_points(*tensors, 16, 16))(landmarks, displacements)
+    expected = layer.move_points(landmarks, displacements, 16, 16)
+    np.testing.assert_array_equal(numpy(found), numpy(expected))

@@ -384,3 +384,21 @@ def test_a_memory_limit_that_would_take_for_ever_is_refused_at_once(images):
     table = ds.measure_sensitivity(model, images, memory_limit=50 * least)
     expected = ds.measure_sensitivity(model, images)
     np.testing.assert_allclose(table["sensitivity"], expected["sensitivity"], rtol=1e-5)
+
+
+def test_a_distance_that_float32_cannot_resolve_is_not_called_zero(images):
+    class Outlier(layers.Layer):
+        """A representation of which one image's is longer than all others by far."""
+
+        def call(self, images):
+            flat = ops.reshape(images, (-1, 768))
+            white = ops.cast(flat[:, :1] > 0.99, "float32")
+            return flat * 20 + white * 1e9
+
+    images = np.clip(images, -0.9, 0.9)
+    images[2, :9, :9] = 1.0
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, [Outlier(name="outlier")(inputs), layers.Flatten()(inputs)])
+    table = measured(model, images, ["outlier"], metric="euclidean")
+    assert "below what float32 resolves" in table.loc["outlier", "note"]
+    assert "zero" not in table.loc["outlier", "note"]
