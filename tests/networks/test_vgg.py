@@ -276,7 +276,8 @@ def test_impossible_shapes(shape):
 
 
 @pytest.mark.parametrize(
-    ("classes", "blocks"), [(0, BLOCKS), (-1, BLOCKS), (5, ((0, 4),)), (5, ((1, 0),)), (5, ((1,),))]
+    ("classes", "blocks"),
+    [(0, BLOCKS), (-1, BLOCKS), (5, ((0, 4),)), (5, ((1, 0),)), (5, ((1,),)), (5, 5)],
 )
 def test_impossible_numbers(classes, blocks):
     with pytest.raises(ValueError, match=r"at least 1.*received"):
