@@ -40,6 +40,6 @@ from deformstab.recording.callbacks import SensitivityCallback as SensitivityCal
 
 def __dir__() -> list[str]:
     """The public names: not the rooms that hold them, which importing binds here as well."""
-    rooms = {"backend", "checks", "extras", "files", "locks", "tables"}
+    rooms = {"backend", "backend_tensors", "checks", "extras", "files", "locks", "tables"}
     rooms |= {"deformations", "networks", "measurement", "recording", "presentation", "paper"}
     return sorted(name for name in globals() if name not in rooms and name[:1] != "_")

@@ -23,7 +23,7 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "checks", "backend", "files", "locks", "tables"],
+    "": ["_version", "extras", "checks", "backend", "backend_tensors", "files", "locks", "tables"],
     "deformations": [
         *("thin_plates", "fine_grids", "splines", "landmarks", "warp", "seeds", "flows", "inputs"),
         *("grid_deformation", "random_deformation", "scattered_splines", "addons"),

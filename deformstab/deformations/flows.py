@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled, kept_constant
+from deformstab.backend import compiled
+from deformstab.backend_tensors import kept_constant
 from deformstab.deformations.fine_grids import flow_product
 from deformstab.deformations.seeds import DrawnSeed
 from deformstab.deformations.splines import flow_lattice, is_fine

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import keras
 
-from deformstab.backend import call_numpy, refuse_non_finite
+from deformstab.backend_tensors import call_numpy, refuse_non_finite
 from deformstab.deformations.flows import compiled_deform, flow_of
 from deformstab.deformations.inputs import as_displacements, as_points, as_tensor, check_images
 from deformstab.deformations.landmarks import moved_points

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import concrete
+from deformstab.backend_tensors import concrete
 
 # In units of the points' extent. Points further apart, or further from a line, than this are what a
 # user means; nearer ones are what rounding to float32 leaves of equal ones.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import map_images
+from deformstab.backend_tensors import map_images
 
 INTERPOLATIONS = ("bilinear", "nearest")
 

@@ -1,0 +1,91 @@
+"""What backends do differently with single tensors: constants, loops over images, values where any."""
+
+import keras
+import numpy as np
+
+
+def kept_constant(array, shape=None):
+    """An array as a tensor that graphs refer to: TensorFlow would write it into each of them."""
+    array = array if shape is None else array.reshape(shape)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.init_scope():
+            return tf.constant(array)
+    return keras.ops.convert_to_tensor(array)
+
+
+def map_images(function, *tensors):
+    """`function` of one image after the other: tensors without their batch → one of the first's shape.
+
+    `keras.ops.map` asks TensorFlow for the first of none, and XLA compiles no loop over nothing: an
+    empty batch gets an image that is thrown away.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.map(lambda each: function(*each), tensors)
+    import tensorflow as tf
+
+    first = tensors[0]
+    batch = tf.shape(first)[0]
+    added = [0, 1 - tf.minimum(batch, 1)]
+    padded = tuple(tf.pad(each, [added] + [[0, 0]] * (each.shape.rank - 1)) for each in tensors)
+    spec = tf.TensorSpec(first.shape[1:], first.dtype)
+    return tf.map_fn(lambda each: function(*each), padded, fn_output_signature=spec)[:batch]
+
+
+def refuse_non_finite(tensor, message: str):
+    """`tensor`; raises an error where it has values that are not finite.
+
+    In a graph of TensorFlow the error comes when it runs, but under XLA and JAX's `jit` none does.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            return tf.debugging.check_numerics(tensor, message)
+    if not _is_traced(tensor) and not np.isfinite(keras.ops.convert_to_numpy(tensor)).all():
+        raise ValueError(message)
+    return tensor
+
+
+def call_numpy(function, shape, dtype: str, *tensors):
+    """`function` of NumPy arrays on tensors, in graphs too: a call back to Python when they run.
+
+    Args:
+        function: (arrays) → one array.
+        shape, dtype: of it, `None` for an unknown size.
+        *tensors: what it is called with.
+    """
+
+    def cast(*arrays):
+        return function(*map(np.asarray, arrays)).astype(dtype)
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            result = tf.numpy_function(cast, tensors, dtype, stateful=False)
+            return tf.ensure_shape(result, shape)
+    if backend == "jax" and any(map(_is_traced, tensors)):
+        import jax
+
+        return jax.pure_callback(cast, jax.ShapeDtypeStruct(shape, dtype), *tensors)
+    return keras.ops.convert_to_tensor(cast(*map(keras.ops.convert_to_numpy, tensors)))
+
+
+def _is_traced(tensor) -> bool:
+    """Whether a tensor is one of JAX's under `jit`, without values."""
+    return keras.backend.backend() == "jax" and "Tracer" in type(tensor).__name__
+
+
+def concrete(tensor) -> np.ndarray | None:
+    """The values of a tensor where it has any: `None` in a graph, or in what JAX traces."""
+    backend = keras.backend.backend()
+    if isinstance(tensor, keras.KerasTensor):
+        return None
+    if backend == "tensorflow" and not hasattr(tensor, "numpy"):
+        return None
+    if _is_traced(tensor):
+        return None
+    return keras.ops.convert_to_numpy(tensor)
