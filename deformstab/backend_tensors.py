@@ -1,18 +1,28 @@
 """What backends do differently with single tensors: constants, loops over images, values where any."""
 
+import functools
+
 import keras
 import numpy as np
 
 
-def kept_constant(array, shape=None):
-    """An array as a tensor that graphs refer to: TensorFlow would write it into each of them."""
-    array = array if shape is None else array.reshape(shape)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+def kept_constants(arrays, *key) -> list:
+    """`arrays(*key)` as tensors that graphs refer to, each an array or `None`.
 
-        with tf.init_scope():
-            return tf.constant(array)
-    return keras.ops.convert_to_tensor(array)
+    TensorFlow would write an array into each graph. They are the same tensors for the same key: a
+    model is saved with what its gradients refer to only if its functions refer to that too.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return _tensors_outside_graphs(arrays, *key)
+    return [each if each is None else keras.ops.convert_to_tensor(each) for each in arrays(*key)]
+
+
+@functools.lru_cache(maxsize=64)  # as many as there are compiled functions that refer to them
+def _tensors_outside_graphs(arrays, *key) -> list:
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return [each if each is None else tf.constant(each) for each in arrays(*key)]
 
 
 def map_images(function, *tensors):

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled
-from deformstab.backend_tensors import kept_constant
+from deformstab.backend_tensors import kept_constants
 from deformstab.deformations.fine_grids import flow_product
 from deformstab.deformations.seeds import DrawnSeed
 from deformstab.deformations.splines import flow_lattice, is_fine
@@ -53,10 +53,9 @@ def flow_of(displacements, control_points, height, width):
 
 def _flow_of_fine(displacements, control_points, height, width, dtype):
     """`flow_of` by the factors of a `FlowProduct`, one image's plane of y and of x at a time."""
-    product = flow_product(control_points, height, width, dtype)
-    nodes = len(product.of_rows), len(product.of_columns)
-    of_rows = kept_constant(product.of_rows, (-1, control_points[0]))
-    of_columns = kept_constant(product.of_columns, (nodes[1], -1))
+    key = control_points, height, width, dtype
+    of_rows, of_columns, down, along = kept_constants(_thin_matrices, *key)
+    nodes = of_rows.shape[0] // flow_product(*key).of_rows.shape[1]
     # The errors of an entry would add up in what all points have in common.
     mean = ops.mean(displacements, axis=1, keepdims=True)
     planes = ops.transpose(displacements - mean, (0, 2, 1))
@@ -64,13 +63,20 @@ def _flow_of_fine(displacements, control_points, height, width, dtype):
     terms = of_rows @ planes  # [planes, nodes of y · terms, columns]
     terms = ops.reshape(terms, (-1, of_columns.shape[1]))
     flow = terms @ ops.transpose(of_columns)
-    if product.x.interpolation is not None:
-        flow = flow @ ops.transpose(kept_constant(product.x.interpolation))
-    flow = ops.reshape(flow, (-1, nodes[0], width))
-    if product.y.interpolation is not None:
-        flow = kept_constant(product.y.interpolation) @ flow
+    if along is not None:
+        flow = flow @ ops.transpose(along)
+    flow = ops.reshape(flow, (-1, nodes, width))
+    if down is not None:
+        flow = down @ flow
     flow = ops.transpose(ops.reshape(flow, (-1, 2, height, width)), (0, 2, 3, 1))
     return flow + mean[:, :, None]
+
+
+def _thin_matrices(control_points, height, width, dtype):
+    """[nodes of y · terms, rows], [nodes of x, terms · columns], interpolation along y and x."""
+    of_rows, of_columns, y, x = flow_product(control_points, height, width, dtype)
+    of_rows = of_rows.reshape(-1, of_rows.shape[2])
+    return of_rows, of_columns.reshape(len(of_columns), -1), y.interpolation, x.interpolation
 
 
 def _between(x, axis, step):

@@ -39,8 +39,9 @@ class RandomDeformation(GridDeformation):
     **Draws.** Each call draws anew. Layers of one seed give the same sequence of draws, bit for bit
     (under `jit_compile=True` TensorFlow has another generator: its draws repeat as well, but are
     others). Two calls never get the same draw, whatever the threads, and whatever the parallel calls
-    of a `tf.data` map; but which of them gets which is then left to chance. Processes each have a
-    copy of the generator: give their calls seeds. In `tf.data` there are two wishes:
+    of a `tf.data` map; but which of them gets which is then left to chance. That is not promised of
+    a function that XLA compiles and several threads call. Processes each have a copy of the
+    generator: give their calls seeds. In `tf.data` there are two wishes:
 
     ```python
     # New deformations in each epoch, others in each training:

@@ -208,3 +208,18 @@ def test_inside_tf_data_and_compiled_it_is_the_eager_one():
     displacements = layer.draw(2, seed=3)
     compiled = tf.function(layer.deform, jit_compile=True)(tf.constant(images), displacements)
     np.testing.assert_allclose(numpy(compiled), eager, rtol=0, atol=1e-4)
+
+
+@needs_tensorflow
+def test_a_model_with_a_fine_grid_can_be_exported(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    images = natural_images(2, 110, 120, 1)
+    model = keras.Sequential(
+        [keras.Input((110, 120, 1)), ds.RandomDeformation((22, 20), 1, seed=1)]
+    )
+    model.export(tmp_path / "exported", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    expected = numpy(ds.RandomDeformation((22, 20), 1, seed=1)(images))
+    np.testing.assert_allclose(numpy(loaded.serve(images)), expected, rtol=0, atol=1e-4)
