@@ -10,6 +10,10 @@ except ImportError as error:
 
 from deformstab._version import __version__ as __version__
 from deformstab.deformations import addons as addons
+from deformstab.deformations.families import RandomDiffeomorphism as RandomDiffeomorphism
+from deformstab.deformations.families import RandomRotation as RandomRotation
+from deformstab.deformations.families import RandomScaling as RandomScaling
+from deformstab.deformations.families import RandomTranslation as RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation as RandomDeformation
 from deformstab.measurement.comparisons import compare_sensitivity as compare_sensitivity
 from deformstab.measurement.comparisons import sensitivity_by_strength as sensitivity_by_strength

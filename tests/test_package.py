@@ -25,8 +25,9 @@ PACKAGE = pathlib.Path(ds.__file__).parent
 ROOMS = {
     "": ["_version", "extras", "checks", "backend", "backend_tensors", "files", "locks", "tables"],
     "deformations": [
-        *("thin_plates", "fine_grids", "splines", "landmarks", "warp", "seeds", "flows", "inputs"),
-        *("grid_deformation", "random_deformation", "scattered_splines", "addons"),
+        *("thin_plates", "fine_grids", "flow_statistics", "splines", "landmarks", "warp", "seeds"),
+        *("flows", "inputs", "flow_layer", "random_deformation", "motions", "families", "parts"),
+        *("scattered_splines", "addons"),
     ],
     "networks": [
         *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),

@@ -1,6 +1,8 @@
-"""What `RandomDeformation` computes: draws, flows and deformed images, in one compiled call."""
+"""Flows of control grids, and deformed images of any family in one compiled call."""
 
 import functools
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -10,15 +12,83 @@ from deformstab.backend import compiled
 from deformstab.backend_tensors import kept_constants
 from deformstab.deformations.fine_grids import flow_product
 from deformstab.deformations.seeds import DrawnSeed
-from deformstab.deformations.splines import flow_lattice, is_fine
+from deformstab.deformations.splines import check_fit, control_grid, flow_lattice, is_fine
+from deformstab.deformations.thin_plates import spline_with_derivatives, thin_plate_spline
 from deformstab.deformations.warp import warp, warp_adjoint
 
 
-def uniform_displacements(batch_size, control_points, max_displacement, dtype, seed):
-    """Displacements [batch, points, 2] in [-max, max), pixels, (y, x)."""
-    shape = batch_size, control_points[0] * control_points[1], 2
-    unit = keras.random.uniform(shape, -1.0, 1.0, dtype=dtype, seed=seed)
-    return unit * ops.convert_to_tensor(np.array(max_displacement, dtype))
+@dataclass(frozen=True)
+class UniformDisplacements:
+    """Draws displacements [batch, points, 2] in [-max, max), pixels, (y, x)."""
+
+    control_points: tuple[int, int]
+    max_displacement: tuple[float, float]
+
+    def __call__(self, batch_size, dtype, seed):
+        shape = batch_size, self.control_points[0] * self.control_points[1], 2
+        unit = keras.random.uniform(shape, -1.0, 1.0, dtype=dtype, seed=seed)
+        return unit * ops.convert_to_tensor(np.array(self.max_displacement, dtype))
+
+
+class Field(Protocol):
+    """What the parameters of a family mean. Hashable: what is compiled is kept by it.
+
+    Attributes:
+        name: what the parameters are called.
+        shape: of the parameters of one deformation.
+        whole: whether flows are whole pixels, so that no pixel is interpolated.
+        grid: (rows, columns) of a grid as fine as the flows vary.
+    """
+
+    name: str
+    shape: tuple
+    whole: bool
+    grid: tuple
+
+    def check(self, height, width) -> None:
+        """Refuses sizes that do not fit."""
+
+    def flow(self, parameters, height: int, width: int) -> Any:
+        """[batch, height, width, 2] of parameters [batch, *shape], tensors."""
+
+    def at(self, parameters, positions, height: int, width: int) -> tuple:
+        """Of one deformation at positions [n, 2]: the flow and its derivatives by y and by x, each
+        float64 [n, 2]. NumPy."""
+
+
+@dataclass(frozen=True)
+class SplineField:
+    """Flows are thin plate splines through displacements of a control grid."""
+
+    control_points: tuple[int, int]
+    name = "displacements"
+    whole = False
+
+    def __str__(self):
+        return f"{self.control_points[0]}×{self.control_points[1]} control points"
+
+    @property
+    def grid(self):
+        return self.control_points
+
+    @property
+    def shape(self):
+        return self.control_points[0] * self.control_points[1], 2
+
+    def check(self, height, width):
+        check_fit(self.control_points, height, width)
+
+    def flow(self, parameters, height, width):
+        return flow_of(parameters, self.control_points, height, width)
+
+    def at(self, parameters, positions, height, width):
+        spline = _spline(self.control_points, height, width)
+        return spline_with_derivatives(spline, spline.weights @ parameters, positions)
+
+
+@functools.lru_cache(maxsize=4)
+def _spline(control_points, height, width):
+    return thin_plate_spline(control_grid(control_points, height, width))
 
 
 def flow_of(displacements, control_points, height, width):
@@ -103,57 +173,58 @@ def compiled_deform(
     image_dtype,
     output_dtype,
     geometry_dtype,
-    control_points,
+    field,
     interpolation,
     data_format,
+    padding="edge",
 ):
-    """(images, displacements) → deformed images, compiled once a kind of image: the one entry."""
+    """(images, parameters) → deformed images, compiled once a kind of image: the one entry."""
     channels_first = data_format == "channels_first"
     height, width = image_shape[1:] if channels_first else image_shape[:2]
 
-    def known(displacements):
-        # An endless displacement would drag every pixel to an edge, and look like a deformation.
-        nan = ops.cast(np.nan, displacements.dtype)
-        return ops.where(ops.isfinite(displacements), displacements, nan)
+    sampling = "nearest" if field.whole else interpolation
 
-    def deform(images, displacements):
+    def flow_by(parameters):
+        # An endless displacement would drag every pixel to an edge, and look like a deformation.
+        nan = ops.cast(np.nan, parameters.dtype)
+        return field.flow(ops.where(ops.isfinite(parameters), parameters, nan), height, width)
+
+    def deform(images, parameters):
         if channels_first:
             images = ops.transpose(images, (0, 2, 3, 1))
         if interpolation == "bilinear":
             images = ops.cast(images, geometry_dtype)
-        flow = flow_of(known(displacements), control_points, height, width)
-        deformed = ops.cast(warp(images, flow, interpolation), output_dtype)
+        deformed = warp(images, flow_by(parameters), sampling, padding)
+        deformed = ops.cast(deformed, output_dtype)
         return ops.transpose(deformed, (0, 3, 1, 2)) if channels_first else deformed
 
-    def adjoint(gradient, displacements):
+    def adjoint(gradient, parameters):
         if channels_first:
             gradient = ops.transpose(gradient, (0, 2, 3, 1))
-        flow = flow_of(known(displacements), control_points, height, width)
-        gradient = ops.cast(warp_adjoint(ops.cast(gradient, geometry_dtype), flow), image_dtype)
+        gradient = warp_adjoint(ops.cast(gradient, geometry_dtype), flow_by(parameters))
+        gradient = ops.cast(gradient, image_dtype)
         return ops.transpose(gradient, (0, 3, 1, 2)) if channels_first else gradient
 
-    points = control_points[0] * control_points[1]
-    differentiable = interpolation == "bilinear" and keras.backend.is_float_dtype(image_dtype)
+    differentiable = sampling == "bilinear" and keras.backend.is_float_dtype(image_dtype)
     return compiled(
         deform,
         ((None, *image_shape), image_dtype),
-        ((None, points, 2), geometry_dtype),
-        adjoint=adjoint if differentiable else None,
+        ((None, *field.shape), geometry_dtype),
+        adjoint=adjoint if differentiable and padding == "edge" else None,
     )
 
 
 @functools.lru_cache(maxsize=64)
-def compiled_random_deform(max_displacement, image_shape, image_dtype, *key):
+def compiled_random_deform(draws, image_shape, image_dtype, *key):
     """(images, what a seed generator's `next` gave) → deformed images, each by a draw of its own.
 
     Draws are not under XLA, whose numbers for a seed are others.
     """
     deform = compiled_deform(image_shape, image_dtype, *key)
-    geometry_dtype, control_points = key[1:3]
+    geometry_dtype = key[1]
 
     def random_deform(images, seed):
-        options = control_points, max_displacement, geometry_dtype, DrawnSeed(seed)
-        return deform(images, uniform_displacements(ops.shape(images)[0], *options))
+        return deform(images, draws(ops.shape(images)[0], geometry_dtype, DrawnSeed(seed)))
 
     dtype = "uint32" if keras.backend.backend() == "jax" else "int64"
     return compiled(random_deform, ((None, *image_shape), image_dtype), ((2,), dtype), jit=False)

@@ -1,4 +1,4 @@
-"""What `RandomDeformation` takes, checked: images, dicts of images and masks, displacements, points."""
+"""What layers that deform take, checked: images, dicts of images and masks, parameters, points."""
 
 import keras
 import numpy as np
@@ -53,16 +53,15 @@ def is_scalar_integer(value) -> bool:
     return "int" in keras.backend.standardize_dtype(value.dtype)
 
 
-def as_displacements(displacements, control_points: tuple, dtype: str):
-    """Displacements [batch, rows · columns, 2] as a tensor of a dtype."""
-    displacements = ops.cast(as_tensor("displacements", displacements), dtype)
-    rows, columns = control_points
-    if len(displacements.shape) != 3 or tuple(displacements.shape[1:]) != (rows * columns, 2):
+def as_parameters(parameters, field, dtype: str):
+    """Parameters of a family's deformations, [batch, …], as a tensor of a dtype."""
+    parameters = ops.cast(as_tensor(field.name, parameters), dtype)
+    if tuple(parameters.shape[1:]) != field.shape or not len(parameters.shape):
         raise ValueError(
-            f"displacements must be [batch, {rows * columns}, 2] for {rows}×{columns} control "
-            f"points, received shape {tuple(displacements.shape)}"
+            f"{field.name} must be [batch, {', '.join(map(str, field.shape))}] for {field}, "
+            f"received shape {tuple(parameters.shape)}"
         )
-    return displacements
+    return parameters
 
 
 def as_points(points, batch, dtype: str):
@@ -71,8 +70,8 @@ def as_points(points, batch, dtype: str):
     shape = tuple(points.shape)
     if len(shape) != 3 or shape[2] != 2 or (None not in (shape[0], batch) and shape[0] != batch):
         raise ValueError(
-            "points must be [batch, n, 2], pixels, (y, x), of as many images as displacements "
-            f"[{batch}, …], received shape {shape}"
+            "points must be [batch, n, 2], pixels, (y, x), of as many images as deformations, "
+            f"{batch}; received shape {shape}"
         )
     return points
 
@@ -147,7 +146,7 @@ def _shape(value) -> tuple:
 
 
 def deformed_with_masks(layer, data, training, seed) -> dict:
-    """What a `RandomDeformation` makes of {"images", "segmentation_masks"}: one draw for both."""
+    """What a layer that deforms makes of {"images", "segmentation_masks"}: one draw for both."""
     if "segmentation_masks" not in data:
         return {"images": layer.call(data["images"], training, seed)}
     images = as_tensor("images", data["images"])
@@ -157,11 +156,11 @@ def deformed_with_masks(layer, data, training, seed) -> dict:
     if single:
         images, masks = images[None], masks[None]
     channelled, added = _with_channels(masks, images, layer.data_format)
-    if not training or not any(layer.max_displacement):
+    if not training or layer.is_identity:
         return {**data, "images": unmoved, "segmentation_masks": masks[0] if single else masks}
-    displacements = layer.draw(ops.shape(images)[0], seed)
-    images = layer.deform(images, displacements)
-    masks = layer.deform(channelled, displacements, "nearest")
+    parameters = layer.draw(ops.shape(images)[0], seed)
+    images = layer.deform(images, parameters)
+    masks = layer.deform(channelled, parameters, "nearest")
     masks = masks if added is None else ops.squeeze(masks, added)
     moved = {"images": images, "segmentation_masks": masks}
     return {key: each[0] for key, each in moved.items()} if single else moved

@@ -1,31 +1,23 @@
 """RandomDeformation: random smooth deformations of images, as a Keras layer."""
 
-from collections.abc import Mapping
+import math
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from keras import ops
 
-from deformstab.deformations.flows import compiled_random_deform, uniform_displacements
-from deformstab.deformations.grid_deformation import GridDeformation, checked_interpolation
-from deformstab.deformations.inputs import (
-    check_batch_size,
-    check_images,
-    deformed_with_masks,
-    is_scalar_integer,
-    split,
-)
-from deformstab.deformations.seeds import DrawingSeeds, DrawnSeed, checked_seed
+from deformstab.deformations.flow_layer import FlowLayer
+from deformstab.deformations.flows import SplineField, UniformDisplacements
 from deformstab.deformations.splines import (
     check_control_points,
     check_max_displacement,
+    flow_statistics,
+    mean_square_of_weights,
     warn_if_folding,
 )
 
 
 @keras.saving.register_keras_serializable(package="deformstab")
-class RandomDeformation(GridDeformation):
+class RandomDeformation(FlowLayer):
     """Deforms each image randomly and smoothly (Ruderman et al. 2018).
 
     Every point of an evenly spaced control grid over the output image gets a source uniformly
@@ -112,51 +104,24 @@ class RandomDeformation(GridDeformation):
         data_format: Literal["channels_last", "channels_first"] | None = None,
         **kwargs: Any,
     ):
-        # No autocast: it would round labels and float64 images before they are sampled.
-        super().__init__(autocast=False, **kwargs)
-        if not keras.backend.is_float_dtype(self.compute_dtype):
-            raise ValueError(
-                "dtype must be a float, in which deformed images are computed (labels keep their "
-                f"own dtype under any), received {kwargs.get('dtype')!r}"
-            )
+        super().__init__(interpolation, seed, data_format, **kwargs)
         self.control_points = check_control_points(control_points)
         self.max_displacement = check_max_displacement(max_displacement)
-        self.interpolation = checked_interpolation(interpolation)
-        self.data_format = data_format or keras.config.image_data_format()
-        if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f"data_format must be channels_last or channels_first, received {data_format!r}"
-            )
-        self.seed = None if seed is None else checked_seed(seed)
-        self.generator = DrawingSeeds(self.seed)
 
-    def build(self, input_shape):
-        shape = input_shape["images"] if isinstance(input_shape, Mapping) else input_shape
-        warn_if_folding(self.control_points, self.max_displacement, *self.image_size(shape))
+    @property
+    def field(self) -> SplineField:
+        return SplineField(self.control_points)
 
-    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(images, Mapping):
-            # What does not move is not Keras' to convert: text and dtypes stay as they are.
-            moved = split(images, self.data_format)
-            return {**images, **super().__call__(moved, *args, **kwargs)}
-        # Before anything is built for them; what has no dtype Keras turns down.
-        if hasattr(images, "dtype"):
-            check_images(images, self.data_format, self.interpolation)
-        return super().__call__(images, *args, **kwargs)
+    @property
+    def draws(self) -> UniformDisplacements:
+        return UniformDisplacements(self.control_points, self.max_displacement)
 
-    def call(self, images: Any, training: bool | None = True, seed: Any = None) -> Any:
-        if isinstance(images, Mapping):
-            return deformed_with_masks(self, images, training, seed)
-        images = self._check_images(images)
-        if not training or not any(self.max_displacement):
-            return ops.cast(images, self._output_dtype(images))
-        if len(images.shape) == 3:
-            return self.call(images[None], seed=seed)[0]
-        if seed is not None:
-            return self.deform(images, self.draw(ops.shape(images)[0], seed))
-        # To draw in the compiled call saves an eager one a third of its time on small images.
-        function = compiled_random_deform(self.max_displacement, *self._deform_key(images))
-        return function(images, self.generator.next())
+    @property
+    def is_identity(self) -> bool:
+        return not any(self.max_displacement)
+
+    def warn_if_folding(self, height: int, width: int) -> None:
+        warn_if_folding(self.control_points, self.max_displacement, height, width)
 
     def draw(self, batch_size: Any, seed: Any = None) -> Any:
         """Draws the displacements of the control points.
@@ -170,35 +135,95 @@ class RandomDeformation(GridDeformation):
         Returns:
             [batch_size, rows · columns, 2], pixels, (y, x): uniform in [-max, max), independent.
         """
-        check_batch_size(batch_size)
-        if seed is None:
-            seed = self.generator
-        elif is_scalar_integer(seed) and not isinstance(seed, (np.integer, np.ndarray)):
-            seed = ops.convert_to_tensor(seed)
-            seed = DrawnSeed(ops.stack([seed, ops.zeros_like(seed)]))
-        else:
-            seed = checked_seed(seed)
-        return uniform_displacements(
-            batch_size, self.control_points, self.max_displacement, self.geometry_dtype, seed
-        )
+        return super().draw(batch_size, seed)
 
-    def compute_output_spec(self, images, training=True, seed=None):
-        if isinstance(images, Mapping):
-            specs = {key: keras.KerasTensor(each.shape, each.dtype) for key, each in images.items()}
-            return {**specs, "images": self.compute_output_spec(images["images"])}
-        check_images(images, self.data_format, self.interpolation)
-        self.image_size(images.shape)
-        return keras.KerasTensor(images.shape, dtype=self._output_dtype(images))
+    def flow(self, displacements: Any, height: int, width: int) -> Any:
+        """The thin plate spline through displacements of the control points, at every pixel.
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+        Args:
+            displacements: [batch, rows · columns, 2], pixels, (y, x).
+            height, width: of the images, in pixels.
+
+        Returns:
+            [batch, height, width, 2], pixels, (y, x): a backward map, out(p) = image(p + flow(p)).
+        """
+        return super().flow(displacements, height, width)
+
+    def deform(
+        self,
+        images: Any,
+        displacements: Any,
+        interpolation: Literal["bilinear", "nearest"] | None = None,
+    ) -> Any:
+        """Deforms a batch of images by given displacements of the control points.
+
+        Args:
+            images: [batch, height, width, channels] (by `data_format`).
+            displacements: [batch, rows · columns, 2], pixels, (y, x). Where one is not finite, the
+                image becomes NaN; integer images, which have no NaN, are refused (in TensorFlow's
+                graphs when they run; under XLA and JAX's `jit` they get pixels of their image).
+            interpolation: by default the layer's; "nearest" for the masks of images.
+
+        Returns:
+            The deformed images, as the layer's output.
+        """
+        return super().deform(images, displacements, interpolation)
+
+    def move_points(self, points: Any, displacements: Any, height: int, width: int) -> Any:
+        """Where points of the original images lie in the deformed ones.
+
+        A flow says where a pixel comes from. So a landmark moves to the p with p + flow(p) =
+        landmark, which is solved for with the exact spline, to less than 0.001 px. In TensorFlow's
+        graphs, `tf.data` among them, it is a call back to Python; XLA compiles none. It has no
+        gradient.
+
+        Args:
+            points: [batch, n, 2], pixels, (y, x), numbers of any dtype; for boxes, their corners.
+            displacements: [batch, rows · columns, 2], pixels, (y, x), as `deform` takes them.
+            height, width: of the images, in pixels.
+
+        Returns:
+            [batch, n, 2], pixels, (y, x). NaN where the point left the image (no p in it, up to the
+            centres of its outer pixels, comes from the point), where the map folds (several do, or
+            it is turned over there), and where `points` or the image's `displacements` are NaN.
+
+        Example:
+
+        ```python
+        displacements = layer.draw(len(images))
+        deformed = layer.deform(images, displacements)
+        moved = layer.move_points(landmarks, displacements, *images.shape[1:3])
+        ```
+        """
+        return super().move_points(points, displacements, height, width)
+
+    def expected_rms(self, height: int, width: int) -> float:
+        """The root mean square length of the flow, over draws and pixels, in closed form.
+
+        √((max_y² + max_x²) · ‖M‖² / (3 · height · width)), M the matrix from displacements to the
+        flow at every pixel.
+
+        Args:
+            height, width: of the images, in pixels.
+
+        Returns:
+            In pixels.
+        """
+        weights = mean_square_of_weights(self.control_points, int(height), int(width))
+        return math.sqrt(sum(reach**2 for reach in self.max_displacement) / 3 * weights)
+
+    def flow_statistics(self, displacements: Any, height: int, width: int) -> tuple:
+        """How far deformations move pixels, and which of them fold the image.
+
+        Args:
+            displacements: [n, rows · columns, 2], pixels, (y, x).
+            height, width: of the images, in pixels.
+
+        Returns:
+            (mean square length of the flow over pixels, px² [n]; whether it folds [n]).
+        """
+        return flow_statistics(displacements, self.control_points, height, width)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "control_points": self.control_points,
-            "max_displacement": self.max_displacement,
-            "interpolation": self.interpolation,
-            "seed": self.seed,
-            "data_format": self.data_format,
-        }
+        own = {name: getattr(self, name) for name in ("control_points", "max_displacement")}
+        return {**super().get_config(), **own}

@@ -8,12 +8,12 @@ control points to the flow at every pixel: flow = matrix @ displacements, with n
 
 import functools
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from deformstab.deformations.fine_grids import flow_product
+from deformstab.deformations.flow_statistics import folds, warn_of_folding
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
 
 _ENTRIES = 1 << 21  # of a matrix, before a lattice takes its place
@@ -189,13 +189,7 @@ def _statistics(displacements, control_points, height, width):
         flow = flow_at_nodes(block.transpose(2, 0, 1))
         mean_square.append((flow**2).sum(axis=0).mean(axis=-1, dtype="float64"))
         y, x = flow.reshape(2, len(block), rows, columns)
-        along = (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:])  # one point further in y, in x
-        here = np.s_[:, :-1, :-1]
-        (dy_dy, dy_dx), (dx_dy, dx_dx) = (
-            [(f[there] - f[here]) / pixels for there, pixels in zip(along, apart)] for f in (y, x)
-        )
-        determinant = (1 + dy_dy) * (1 + dx_dx) - dy_dx * dx_dy
-        folded.append((determinant <= 0).any(axis=(1, 2)))
+        folded.append(folds(y, x, apart))
     return np.concatenate(mean_square), np.concatenate(folded)
 
 
@@ -247,12 +241,36 @@ def fold_rate(control_points: tuple, max_displacement: tuple, height: int, width
 def warn_if_folding(control_points: tuple, max_displacement: tuple, height: int, width: int):
     """Warns when such deformations fold the image: they are no longer changes of pose."""
     check_fit(control_points, height, width)
-    rate = fold_rate(control_points, max_displacement, height, width)
-    if rate > 0:
-        warnings.warn(
-            f"{rate:.0%} of the deformations with max_displacement={max_displacement} and "
-            f"{control_points[0]}×{control_points[1]} control points fold an image of "
-            f"{height}×{width} pixels over itself; use a smaller max_displacement or fewer "
-            "control_points",
-            stacklevel=3,
-        )
+    warn_of_folding(
+        fold_rate(control_points, max_displacement, height, width),
+        f"max_displacement={max_displacement} and {control_points[0]}×{control_points[1]} control "
+        "points",
+        (height, width),
+        "a smaller max_displacement or fewer control_points",
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def mean_square_of_weights(control_points: tuple, height: int, width: int) -> float:
+    """‖M‖² / (height · width) of the matrix M from displacements to the flow at every pixel.
+
+    What independent displacements of variance 1 make of the mean square of a flow, along one axis.
+    Of a fine grid from the product of thin matrices.
+    """
+    check_fit(control_points, height, width)
+    if is_fine(control_points, height, width):
+        of_rows, of_columns, y, x = flow_product(control_points, height, width, "float64")
+        grams = []
+        for factor, axis in ((of_rows, y), (of_columns, x)):
+            whole = factor.reshape(len(factor), -1)
+            whole = whole[axis.inside] if axis.interpolation is None else axis.interpolation @ whole
+            whole = whole.reshape(len(whole), *factor.shape[1:])
+            grams.append(np.einsum("ntc,nsc->ts", whole, whole))
+        return float((grams[0] * grams[1]).sum() / (height * width))
+    total, control = 0.0, control_grid(control_points, height, width)
+    step = max(1, (1 << 16) // width)
+    for start in range(0, height, step):
+        rows = np.arange(start, min(height, start + step))
+        pixels = np.stack(np.meshgrid(rows, np.arange(width), indexing="ij"), axis=-1)
+        total += np.square(thin_plate_spline_matrix(control, pixels.reshape(-1, 2))).sum()
+    return float(total / (height * width))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+_PAIRS = 1 << 22  # of positions and control points, computed at once
 _BLOCK = 1 << 16  # queries evaluated at once: bounds the memory of a large image's matrix
 
 
@@ -73,6 +74,34 @@ def thin_plate_spline_matrix(control, queries, dtype="float64") -> np.ndarray:
         terms = [thin_plate_kernel(squared), np.ones((len(block), 1)), block]
         matrix[start : start + _BLOCK] = np.concatenate(terms, axis=1) @ weights
     return matrix
+
+
+def spline_with_derivatives(spline: Spline, weights, positions):
+    """A spline at given positions, with its derivatives.
+
+    Args:
+        spline: the system that it is of.
+        weights: [points + 3, values], `spline.weights` times the values at the control points.
+        positions: [n, 2], in the unit of the control points, (y, x).
+
+    Returns:
+        (values, derivatives by y, by x), each float64 [n, values].
+    """
+    points = len(spline.control)
+    values, by_y, by_x = (np.empty((len(positions), weights.shape[1])) for _ in range(3))
+    block = max(1, _PAIRS // points)
+    for start in range(0, len(positions), block):
+        part = slice(start, start + block)
+        centred = (positions[part] - spline.centre) / spline.scale
+        y, x = (centred[:, None, axis] - spline.control[:, axis] for axis in (0, 1))
+        squared = y**2 + x**2
+        affine = np.concatenate([np.ones((len(centred), 1)), centred], axis=1)
+        values[part] = thin_plate_kernel(squared) @ weights[:points] + affine @ weights[points:]
+        # φ = ½ s log s of s = y² + x²: ∂φ/∂y = y (log s + 1).
+        slope = np.log(np.where(squared > 0, squared, 1.0)) + 1
+        by_y[part] = ((y * slope) @ weights[:points] + weights[points + 1]) / spline.scale
+        by_x[part] = ((x * slope) @ weights[:points] + weights[points + 2]) / spline.scale
+    return values, by_y, by_x
 
 
 def thin_plate_kernel(squared):

@@ -10,9 +10,10 @@ from keras import ops
 from deformstab.backend_tensors import map_images
 
 INTERPOLATIONS = ("bilinear", "nearest")
+PADDINGS = ("edge", "circular")
 
 
-def warp(images, flow, interpolation: str = "bilinear"):
+def warp(images, flow, interpolation: str = "bilinear", padding: str = "edge"):
     """Moves images along backward flows.
 
     Args:
@@ -20,6 +21,8 @@ def warp(images, flow, interpolation: str = "bilinear"):
             the caller's to cast: blending happens in the dtype given), any dtype for "nearest".
         flow: [batch, height, width, 2], pixels, (y, x), float32 or better.
         interpolation: "bilinear", or "nearest" (exactly half way goes to the higher coordinate).
+        padding: what is outside the image: "edge", its nearest edge pixel; "circular", the image
+            again, as on a torus.
 
     Returns:
         The warped images, of the shape and dtype of `images`. A zero flow is the identity (where
@@ -29,8 +32,11 @@ def warp(images, flow, interpolation: str = "bilinear"):
     if images.shape[0] == 0 and keras.backend.backend() == "jax":  # it takes nothing from nothing
         return images
     batch, height, width, channels = ops.shape(images)
-    y = _clip(_range(height, flow.dtype)[:, None] + flow[..., 0], height)
-    x = _clip(_range(width, flow.dtype) + flow[..., 1], width)
+    y = _range(height, flow.dtype)[:, None] + flow[..., 0]
+    x = _range(width, flow.dtype) + flow[..., 1]
+    wraps = padding == "circular"
+    if not wraps:
+        y, x = _clip(y, height), _clip(x, width)
     # One flat axis of pixels, one index a pixel: a single gather dimension is what compilers fuse.
     pixels = ops.reshape(images, (-1, channels))
     first = ops.reshape(_range(batch, "int32") * (height * width), (-1, 1, 1))
@@ -39,13 +45,21 @@ def warp(images, flow, interpolation: str = "bilinear"):
         return ops.take(pixels, first + row * width + column, axis=0)
 
     if interpolation == "nearest":
-        found = pixel(_index(y + 0.5, height), _index(x + 0.5, width))
+        y, x = y + 0.5, x + 0.5
+        if wraps:
+            y, x = _wrapped(y, height), _wrapped(x, width)
+        found = pixel(_index(y, height), _index(x, width))
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype)):
             return found
         lost = ops.isnan(flow[..., :1]) | ops.isnan(flow[..., 1:])
         return ops.where(lost, ops.cast(np.nan, found.dtype), found)
+    if wraps:
+        y, x = _wrapped(y, height), _wrapped(x, width)
     top, left = _index(y, height), _index(x, width)
-    bottom, right = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
+    if wraps:
+        bottom, right = (top + 1) % height, (left + 1) % width
+    else:
+        bottom, right = ops.minimum(top + 1, height - 1), ops.minimum(left + 1, width - 1)
     down = ops.cast(y - ops.cast(top, y.dtype), images.dtype)[..., None]
     along = ops.cast(x - ops.cast(left, x.dtype), images.dtype)[..., None]
     # a + w (b - a): exact where w = 0, and a constant image stays constant to the last bit.
@@ -105,6 +119,10 @@ def warp_adjoint(gradient, flow):
 
 def _range(size, dtype):
     return ops.cast(ops.arange(size, dtype="int32"), dtype)
+
+
+def _wrapped(coordinate, size):
+    return ops.mod(coordinate, ops.cast(size, coordinate.dtype))
 
 
 def _clip(coordinate, size):
