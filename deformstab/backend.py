@@ -114,27 +114,41 @@ def compiled_model_step(function, model, *signature):
         stateless = jax.jit(stateless)
         return lambda *tensors: stateless(values(), *tensors)
 
+    step = model_step(function, model)
+    if backend == "torch" or _runs_eagerly(model):
+        return step
+    return compiled(step, *signature, jit=False)
+
+
+def model_step(function, model):
+    """`function`, which calls `model`, to be run as it is: it changes nothing.
+
+    Args:
+        function: of tensors only, by position.
+        model: the built Keras model, or a layer of it, that it calls.
+    """
+
     def scoped(*tensors):
         with keras.StatelessScope():
             return function(*tensors)
 
-    if backend == "torch":
-        import torch
+    if keras.backend.backend() != "torch":
+        return scoped
+    import torch
 
-        def evaluating(*tensors):
-            # Layers of Keras are told to infer; modules of PyTorch inside them may ask themselves.
-            modules = {m for layer in model._flatten_layers() for m in layer.modules()}
-            modes = {module: module.training for module in modules}
-            for module in modules:
-                module.training = False
-            try:
-                return scoped(*tensors)
-            finally:
-                for module, mode in modes.items():
-                    module.training = mode
+    def evaluating(*tensors):
+        # Layers of Keras are told to infer; modules of PyTorch inside them may ask themselves.
+        modules = {m for layer in model._flatten_layers() for m in layer.modules()}
+        modes = {module: module.training for module in modules}
+        for module in modules:
+            module.training = False
+        try:
+            return scoped(*tensors)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
-        return torch.no_grad()(evaluating)
-    return scoped if _runs_eagerly(model) else compiled(scoped, *signature, jit=False)
+    return torch.no_grad()(evaluating)
 
 
 def _stateless(function, model):

@@ -36,6 +36,7 @@ ROOMS = {
         *("distances", "intervals", "sources", "stimuli", "watching", "windows", "representations"),
         *("forward", "layer_distances", "sensitivity", "comparisons", "answers"),
         *("dense_consistency", "consistency", "smoothness"),
+        *("layer_windows", "probing", "map_probes", "grids"),
     ],
     "recording": [
         *("schedules", "steps", "fingerprints", "lineage", "files", "recording", "callbacks")
