@@ -15,7 +15,7 @@ import keras
 from deformstab.backend import kept_with, trace_model
 from deformstab.measurement.layer_windows import Window, composed, windows_of
 from deformstab.measurement.map_probes import alone, within
-from deformstab.measurement.probing import NO_MAP
+from deformstab.measurement.probing import FEW, NO_MAP, SEES_ALL
 from deformstab.measurement.representations import TRACED
 from deformstab.measurement.watching import INPUT, is_ranked, watch
 
@@ -139,8 +139,10 @@ class _Lineage:
             size = tuple(call.output.shape[axis] for axis in axes)
             self.states[id(leaves[0])] = Grid((1.0, 1.0), (0.0, 0.0), (1, 1), size, axes)
         for place, leaf in enumerate(leaves):
-            # What a model only hands on (in inference, Dropout does) is the tensor that it was.
-            if id(leaf) not in self.states:
+            # What a model only hands on (in inference, Dropout does) is the tensor that it was. Of
+            # a layer as a whole more may be seen than of the last layer in it.
+            known = self.states.get(id(leaf))
+            if known is None or (known in (SEES_ALL, FEW) and call.layer is not None):
                 self.states[id(leaf)] = self._state(call, place, leaf)
         (state, *others) = [self.states[id(leaf)] for leaf in leaves] or [NO_MAP]
         self.named[call.name] = SEVERAL if others else state
@@ -151,7 +153,7 @@ class _Lineage:
         if not is_ranked(leaf) or len(leaf.shape) != 4 or None in tuple(leaf.shape):
             return NO_MAP
         if call.layer is None:
-            return self._within(call.name, place, of_argument=False)
+            return self._within(call.name, place, leaf, of_argument=False)
         inputs = []
         for number, each in enumerate(keras.tree.flatten(call.arguments)):
             if not hasattr(each, "shape"):
@@ -162,17 +164,19 @@ class _Lineage:
         inputs = [each for each in inputs if each[2] != UNSEEN]
         if not inputs:
             return UNSEEN
+        if any(state == DIFFERENT for _, _, state in inputs):
+            return DIFFERENT
         grids = [each for each in inputs if isinstance(each[2], Grid)]
         if len(grids) == len(inputs) or _are_factors(inputs, grids):
             found = self._of_layer(call, place, leaf, grids, len(grids) < len(inputs))
             if found is not None:
                 return found
-        return self._within(call.name, place, of_argument=False)
+        return self._within(call.name, place, leaf, of_argument=False)
 
     def _argument(self, call, number, tensor):
         if not is_ranked(tensor) or len(tensor.shape) != 4 or None in tuple(tensor.shape):
             return NO_MAP
-        return self._within(call.name, number, of_argument=True)
+        return self._within(call.name, number, tensor, of_argument=True)
 
     def _of_layer(self, call, place, leaf, inputs, has_factors):
         """The grid by arithmetic, or of the layer called alone; `None` if neither says it."""
@@ -187,7 +191,7 @@ class _Lineage:
             seen = None
             if windows is not None:
                 seen = windows, grid.axes, tuple(leaf.shape[axis] for axis in grid.axes)
-            elif not has_factors:
+            elif not has_factors and _has_units(leaf, 2):
                 self.probed = True
                 seen = alone(self.model, call, number, place, grid.axes)
             if seen is None or isinstance(seen, str):
@@ -202,8 +206,10 @@ class _Lineage:
         first = found[0]
         return Grid(first.stride, first.offset, field, first.size, first.axes)
 
-    def _within(self, name, number, of_argument):
+    def _within(self, name, number, tensor, of_argument):
         """Of a tensor that no layer gave, by probing the model; a note if it has no grid."""
+        if not _has_units(tensor, 3):
+            return FEW
         self.probed = True
         found = within(self.model, self.images, self.maps, (name, number, of_argument))
         if found is None:
@@ -212,6 +218,12 @@ class _Lineage:
             return found
         grid, seen = found
         return grid.behind(*seen)
+
+
+def _has_units(tensor, least: int) -> bool:
+    """Whether it may be a map of so many units on each side, its channels first or last."""
+    rows, columns, more = (size >= least for size in tensor.shape[1:])
+    return columns and (rows or more)
 
 
 def _are_factors(inputs, grids) -> bool:

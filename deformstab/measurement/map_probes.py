@@ -9,6 +9,7 @@ from deformstab.measurement.probing import NO_MAP, probe
 from deformstab.measurement.watching import INPUT, Instead, watch
 
 _PROBED = 48  # units of a side; sizes alike up to a multiple of it are padded alike by most strides
+_TRIED = 3  # maps whose rows are changed, at most, beside the image
 _CANDIDATES = 32  # maps before a tensor that it may depend on the image through
 
 
@@ -123,8 +124,9 @@ def within(model, images, maps: list, target: tuple):
     if alike(other):
         return None
     through = [each for each, x in zip(candidates, [other, *held]) if each is maps[0] or alike(x)]
-    # The later the map, the less is in between; but what lies behind a border of it is not seen.
-    for name, grid in reversed(through):
+    # The later the map, the less is in between. On a small one every unit may see the border.
+    last = through[: -_TRIED - 1 : -1]
+    for name, grid in [*last, *([] if maps[0] in last else maps[:1])]:
         found = _probed(model, images, name, grid, target)
         if not isinstance(found, str):
             return grid, found

@@ -5,6 +5,8 @@ unit sees, and the last one, advance evenly from unit to unit (in turns where a 
 except where they lie at the border: there the unit sees past it, and they are left out.
 """
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,6 +15,7 @@ from deformstab.measurement.layer_windows import Window
 
 SEES_ALL = "it sees the whole image"
 NO_MAP = "its axes are no map of the image"
+FEW = "too few units that see no border to tell where they lie"
 UNEVEN = "what its units see does not advance evenly"
 DEAD = "no unit of it changes with the image"
 _LONGEST_TURN = 8  # units after which an interpolated map repeats itself
@@ -103,29 +106,52 @@ def fitted(seen: np.ndarray):
     ends = [unit for unit in alive if last[unit] < count - 1]
     if not starts or not ends:
         return SEES_ALL
+    if min(len(starts), len(ends)) < 3:
+        return FEW
     for turn in range(1, _LONGEST_TURN + 1):
-        fits = [_line(units, edge, turn) for units, edge in ((starts, first), (ends, last))]
-        if None in fits or abs(fits[0][0] - fits[1][0]) > 1e-9:
+        lines = [_line(units, edge, turn) for units, edge in ((starts, first), (ends, last))]
+        if None in lines or lines[0].step != lines[1].step or lines[0].step <= 0:
             continue
-        (stride, start), (_, end) = fits
-        if stride <= 0:
+        (start, end), stride = lines, lines[0].step / turn
+        inside = [unit for unit in alive if start.at(unit) >= 0 and end.at(unit) < count]
+        if any(first[unit] != start.at(unit) or last[unit] != end.at(unit) for unit in inside):
             continue
-        inside = [unit for unit in starts if unit in set(ends)]
-        field = max((last[unit] - first[unit] + 1 for unit in inside), default=None)
-        if field is None:
-            field = int(np.ceil(end - start)) + 1
-        return Window(float(stride), float((start + end) / 2), int(field))
+        turns = range(turn)
+        offset = np.mean([(start.at(unit) + end.at(unit)) / 2 - stride * unit for unit in turns])
+        field = max(end.at(unit) - start.at(unit) + 1 for unit in turns)
+        return Window(float(stride), float(offset), int(field))
     return UNEVEN
 
 
-def _line(units, edge, turn: int):
-    """(stride, mean offset) of an edge that advances by equal steps every `turn` units; or `None`."""
-    if units != list(range(units[0], units[-1] + 1)) or len(units) < max(3, 2 * turn):
+class _Line(NamedTuple):
+    """An edge that advances by `step` positions every so many units: `edges` of those from `unit`."""
+
+    unit: int
+    edges: np.ndarray
+    step: int
+
+    def at(self, unit: int) -> int:
+        turns, rest = divmod(unit - self.unit, len(self.edges))
+        return int(self.edges[rest] + turns * self.step)
+
+
+def _line(units, edge, turn: int) -> _Line | None:
+    """The longest stretch of units whose edge advances by equal steps.
+
+    Not all: what sees past the border with a window that has holes does not end at the border. That
+    the line fits is asked of the units that see no border.
+    """
+    stretches = [[]]  # of (unit, step to the unit a turn later)
+    there = set(units)
+    for unit in units:
+        whole = there.issuperset(range(unit, unit + turn + 1))
+        step = int(edge[unit + turn] - edge[unit]) if whole else None
+        if not stretches[-1] or stretches[-1][-1] != (unit - 1, step):
+            stretches.append([])
+        if whole:
+            stretches[-1].append((unit, step))
+    longest = max(stretches, key=len)
+    if len(longest) < max(2, turn):
         return None
-    edges = edge[units]
-    steps = {int(b - a) for a, b in zip(edges, edges[turn:])}
-    if len(steps) != 1:
-        return None
-    stride = steps.pop() / turn
-    whole = units[:turn]
-    return stride, float(np.mean([edge[unit] - stride * unit for unit in whole]))
+    unit, step = longest[0]
+    return _Line(int(unit), edge[unit : unit + turn], step)
