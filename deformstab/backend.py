@@ -151,6 +151,53 @@ def model_step(function, model):
     return torch.no_grad()(evaluating)
 
 
+def with_gradient(function):
+    """A function of the same tensors: what `function` gives, and the gradient of its sum.
+
+    Args:
+        function: of tensors only, by position; the gradient is with respect to the first one.
+
+    Returns:
+        (tensors) → (values, gradient in the shape of the first tensor). For `compiled_model_step`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def taped(first, *others):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(first)
+                values = function(first, *others)
+            gradient = tape.gradient(values, first, unconnected_gradients="zero")
+            return values, gradient
+
+        return taped
+    if backend == "jax":
+        import jax
+
+        def summed(first, *others):
+            values = function(first, *others)
+            return values.sum(), values
+
+        def differentiated(*tensors):
+            (_, values), gradient = jax.value_and_grad(summed, has_aux=True)(*tensors)
+            return values, gradient
+
+        return differentiated
+    import torch
+
+    def recorded(first, *others):
+        with torch.enable_grad():
+            first = first.detach().requires_grad_()
+            values = function(first, *others)
+            if not values.requires_grad:
+                return values, torch.zeros_like(first)
+            (gradient,) = torch.autograd.grad(values.sum(), first)
+        return values.detach(), gradient
+
+    return recorded
+
+
 def _stateless(function, model):
     """`function` with the values of the model's variables as its first argument; how to get them.
 
