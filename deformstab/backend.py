@@ -165,6 +165,11 @@ def with_gradient(function):
         import tensorflow as tf
 
         def taped(first, *others):
+            if not tf.executing_eagerly():
+                # Not a tape: the scope in which functions are traced stops them all.
+                values = function(first, *others)
+                (gradient,) = tf.gradients(values, first, unconnected_gradients="zero")
+                return values, gradient
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(first)
                 values = function(first, *others)

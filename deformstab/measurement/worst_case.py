@@ -139,18 +139,17 @@ def worst_deformation(
     with progress_bar(progress, "worst deformation") as bar:
         for start in range(0, count, at_once):
             now = np.arange(start, min(count, start + at_once))
-            which = np.arange(start, start + at_once) % count
+            few, which = len(now), np.arange(start, start + at_once) % count
             objective = Objective(model, prepared, chosen, kind, which)
 
-            def tick(number, share=100 * len(now) / (count * 2 * passes)):
-                bar.update(min(share * number, bar.total - bar.n))
+            def tick(number, share=50 / (count * passes), few=few):
+                bar.update(min(share * few * number, bar.total - bar.n))
 
             by_chance = random_draws(objective, within_set, draws[which], deformations, tick)
             found = search(objective, within_set, draws[which], steps, starts, seed, which, tick)
             best, value = found.displacements, found.values
             better = by_chance.values > value  # not where either is NaN
             best[better] = by_chance.displacements[better]
-            few = len(now)
             rows["mean"][now] = by_chance.mean[:few]
             rows["best_of_k"][now] = by_chance.values[:few]
             rows["search"][now] = value[:few]
