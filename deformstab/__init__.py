@@ -26,6 +26,7 @@ from deformstab.measurement.smoothness import (
     normalized_total_variation as normalized_total_variation,
 )
 from deformstab.measurement.stimuli import paper_deformation as paper_deformation
+from deformstab.measurement.worst_case import worst_deformation as worst_deformation
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS as DOWNSAMPLING_KINDS
 from deformstab.networks.downsampling import PAPER_KINDS as PAPER_KINDS
 from deformstab.networks.initializers import SmoothedInitializer as SmoothedInitializer

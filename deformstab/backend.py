@@ -114,27 +114,93 @@ def compiled_model_step(function, model, *signature):
         stateless = jax.jit(stateless)
         return lambda *tensors: stateless(values(), *tensors)
 
+    step = model_step(function, model)
+    if backend == "torch" or _runs_eagerly(model):
+        return step
+    return compiled(step, *signature, jit=False)
+
+
+def model_step(function, model):
+    """`function`, which calls `model`, to be run as it is: it changes nothing.
+
+    Args:
+        function: of tensors only, by position.
+        model: the built Keras model, or a layer of it, that it calls.
+    """
+
     def scoped(*tensors):
         with keras.StatelessScope():
             return function(*tensors)
 
-    if backend == "torch":
-        import torch
+    if keras.backend.backend() != "torch":
+        return scoped
+    import torch
 
-        def evaluating(*tensors):
-            # Layers of Keras are told to infer; modules of PyTorch inside them may ask themselves.
-            modules = {m for layer in model._flatten_layers() for m in layer.modules()}
-            modes = {module: module.training for module in modules}
-            for module in modules:
-                module.training = False
-            try:
-                return scoped(*tensors)
-            finally:
-                for module, mode in modes.items():
-                    module.training = mode
+    def evaluating(*tensors):
+        # Layers of Keras are told to infer; modules of PyTorch inside them may ask themselves.
+        modules = {m for layer in model._flatten_layers() for m in layer.modules()}
+        modes = {module: module.training for module in modules}
+        for module in modules:
+            module.training = False
+        try:
+            return scoped(*tensors)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
-        return torch.no_grad()(evaluating)
-    return scoped if _runs_eagerly(model) else compiled(scoped, *signature, jit=False)
+    return torch.no_grad()(evaluating)
+
+
+def with_gradient(function):
+    """A function of the same tensors: what `function` gives, and the gradient of its sum.
+
+    Args:
+        function: of tensors only, by position; the gradient is with respect to the first one.
+
+    Returns:
+        (tensors) → (values, gradient in the shape of the first tensor). For `compiled_model_step`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def taped(first, *others):
+            if not tf.executing_eagerly():
+                # Not a tape: the scope in which functions are traced stops them all.
+                values = function(first, *others)
+                (gradient,) = tf.gradients(values, first, unconnected_gradients="zero")
+                return values, gradient
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(first)
+                values = function(first, *others)
+            gradient = tape.gradient(values, first, unconnected_gradients="zero")
+            return values, gradient
+
+        return taped
+    if backend == "jax":
+        import jax
+
+        def summed(first, *others):
+            values = function(first, *others)
+            return values.sum(), values
+
+        def differentiated(*tensors):
+            (_, values), gradient = jax.value_and_grad(summed, has_aux=True)(*tensors)
+            return values, gradient
+
+        return differentiated
+    import torch
+
+    def recorded(first, *others):
+        with torch.enable_grad():
+            first = first.detach().requires_grad_()
+            values = function(first, *others)
+            if not values.requires_grad:
+                return values, torch.zeros_like(first)
+            (gradient,) = torch.autograd.grad(values.sum(), first)
+        return values.detach(), gradient
+
+    return recorded
 
 
 def _stateless(function, model):

@@ -88,6 +88,26 @@ DISTANCE_COLUMNS = {  # of each image and draw
     "rms_displacement": "float64",
     "folded": "bool",
 }
+WORST_COLUMNS = {  # of each image
+    "layer": "str",
+    "metric": "str",
+    "within": "str",
+    "image": "int64",
+    "mean": "float64",
+    "best_of_k": "float64",
+    "search": "float64",
+    "worst": "float64",
+    "baseline": "float64",
+    "mean_sensitivity": "float64",
+    "worst_sensitivity": "float64",
+    "passes": "int64",
+    "rms_displacement": "float64",
+    "max_displacement": "float64",
+    "folded": "bool",
+    "note": "str",
+}
+# Of the prediction, beside those: whether the answer stays, and whether it is right all the same.
+WORST_PREDICTION_COLUMNS = {**WORST_COLUMNS, "unchanged": "bool", "accuracy": "float64"}
 SMOOTHNESS_COLUMNS = {
     "layer": "str",
     "layer_index": "int64",

@@ -37,6 +37,8 @@ ROOMS = {
         *("distances", "intervals", "sources", "stimuli", "watching", "windows", "representations"),
         *("forward", "layer_distances", "sensitivity", "comparisons", "answers"),
         *("dense_consistency", "consistency", "smoothness"),
+        *("layer_windows", "probing", "map_probes", "grids"),
+        *("displacement_sets", "objectives", "ascent", "worst_case"),
     ],
     "recording": [
         *("schedules", "steps", "fingerprints", "lineage", "files", "recording", "callbacks")
@@ -78,7 +80,7 @@ FUNCTIONS = [
     *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
     *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
-    *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
+    *("compare_sensitivity", "prediction_consistency", "plot_sensitivity", "worst_deformation"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = ["RandomDeformation", "SensitivityCallback", "SmoothedInitializer"]

@@ -57,7 +57,7 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
     chosen = select(found, layers)
 
     def measure():
-        with _progress_bar(progress) as bar:
+        with progress_bar(progress) as bar:
             yield from layer_distances(
                 model,
                 images,
@@ -90,7 +90,7 @@ def build(model, images) -> None:
         kept_with(model, "called", lambda: model(some, training=False) is not None)
 
 
-def _progress_bar(shown: bool):
+def progress_bar(shown: bool, what: str = "sensitivity"):
     """A bar that appears when it takes long: in a notebook one of its widgets, if it has them."""
     with warnings.catch_warnings():
         # Without ipywidgets tqdm says so and draws a bar of text, which is what is wanted.
@@ -99,7 +99,7 @@ def _progress_bar(shown: bool):
 
     return tqdm(
         total=100,
-        desc="sensitivity",
+        desc=what,
         unit="%",
         delay=_PATIENCE,
         disable=not shown,

@@ -31,6 +31,7 @@ class Call:
         output: what it gave; `None` for calls inside traced control flow.
         repeats: of the model's output, whether it is what some layer gave last.
         place: of the model's output, where it stands among several: its key or number.
+        arguments: (positional, by name), what the layer was called with.
     """
 
     name: str
@@ -40,6 +41,14 @@ class Call:
     output: object
     repeats: bool = False
     place: tuple = ()
+    arguments: tuple = ((), {})
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What `visit` may return of a call of a layer: an output that takes the place of its own."""
+
+    output: object
 
 
 def flat_rows(output, batch: int, features: int | None = None, rows: int = 1, order: str = "image"):
@@ -123,7 +132,8 @@ def watch(model, inputs, root, visit) -> None:
         root: the tensor of `inputs` that is deformed; the first one shown, as "input".
         visit: called with a `Call`, in the order in which the calls end, and with output `None`
             (once a layer) for calls inside traced control flow; at the end with the model's
-            outputs. The pass ends, with what comes after not computed, when it returns `True`.
+            outputs. The pass ends, with what comes after not computed, when it returns `True`, and
+            goes on with another output of the layer when it returns that as `Instead`.
     """
     watcher = _Watcher(model, root, visit)
     with watcher.watching(), contextlib.suppress(_Enough):
@@ -141,14 +151,18 @@ class _Watcher:
         self.steps = {}  # id of a functional model → ids of its operations
         self.seen = {}  # id → a reference to what a layer gave
 
-    def show(self, name, key, automatic, layer, output, *of_output):
+    def show(self, name, key, automatic, layer, output, **more):
         names = _numbered(name, self.names), _numbered(key, self.keys), automatic
-        call = Call(*names, layer, output, *of_output)
+        call = Call(*names, layer, output, **more)
         if layer is None or isinstance(layer, keras.layers.Layer):
             for leaf in keras.tree.flatten(output):
                 self.seen[id(leaf)] = _reference(leaf)
-        if self.visit(call):
+        answer = self.visit(call)
+        if isinstance(answer, Instead):
+            return answer.output
+        if answer:
             raise _Enough
+        return output
 
     def show_outputs(self, outputs):
         names = getattr(self.model, "output_names", None) or []
@@ -158,7 +172,7 @@ class _Watcher:
                 path = (names[place[0]],)
             name = "/".join([OUTPUT, *map(str, path)])
             repeats = self.seen.get(id(leaf), lambda: None)() is leaf
-            self.show(name, name, False, None, leaf, repeats, tuple(place))
+            self.show(name, name, False, None, leaf, repeats=repeats, place=tuple(place))
 
     def called(self, layer, original, args, kwargs):
         if layer is self.model or threading.get_ident() != self.thread:
@@ -174,7 +188,7 @@ class _Watcher:
         # An RNN calls its cell before the loop as well, to learn its shapes; PyTorch loops in Python.
         inside = any(isinstance(each, keras.layers.RNN) for each in self.path)
         if not inside and in_same_trace(output, self.root):
-            self.show(name, key, automatic, layer, output)
+            output = self.show(name, key, automatic, layer, output, arguments=(args, kwargs))
         elif name not in self.looped:
             self.looped.add(name)
             self.show(name, key, automatic, layer, None)

@@ -1,0 +1,116 @@
+"""Looking for the largest value of an objective: by ascent from several starts, and by chance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops
+
+from deformstab.measurement.objectives import PREDICTION
+
+_STEP_COST = 3  # forward passes; the backward one computes no gradients of weights
+_REACH = 2.5  # of all steps together, in half widths of the set
+
+
+@dataclass
+class Found:
+    """The best that was seen of each image.
+
+    Attributes:
+        values: [images]; NaN where there is none.
+        displacements: [images, points, 2].
+        mean: [images], over random draws.
+    """
+
+    values: np.ndarray
+    displacements: np.ndarray
+    mean: np.ndarray | None = None
+
+    def look(self, values, displacements):
+        """Keeps what is larger."""
+        better = (values > self.values) | (np.isnan(self.values) & ~np.isnan(values))
+        self.values[better] = values[better]
+        self.displacements[better] = displacements[better]
+
+
+def _nothing(displacements) -> Found:
+    return Found(np.full(len(displacements), np.nan), np.zeros_like(displacements))
+
+
+def passes_of(points: int, steps: int, starts: int) -> int:
+    """What a search costs an image, in forward passes."""
+    spectral = 2 * 2 * points + 2
+    return starts * (_STEP_COST * steps + 1) + spectral
+
+
+def draws_of(deformation, images: int, passes: int, seed: int) -> np.ndarray:
+    """Random displacements, float64 [images, passes, points, 2]."""
+    draws = ops.convert_to_numpy(deformation.draw(images * passes, seed=seed))
+    return draws.reshape(images, passes, *draws.shape[1:]).astype("float64")
+
+
+def random_draws(objective, within, draws, deformations: int, tick) -> Found:
+    """The mean over draws as they are, and the best of them, brought to the edge of the set.
+
+    Args:
+        objective: an `Objective`.
+        within: the set.
+        draws: [images, passes, points, 2].
+        deformations: how many the mean is over.
+        tick: called with the number of forward passes.
+    """
+    found, total = _nothing(draws[:, 0]), []
+    for number in range(draws.shape[1]):
+        here = draws[:, number]
+        edge = within.on_edge(here)
+        values = objective.values(edge)
+        found.look(values, edge)
+        if number < deformations:
+            as_drawn = values if np.array_equal(edge, here) else objective.values(here)
+            total.append(as_drawn)
+        tick(1)
+    found.mean = np.mean(total, axis=0)
+    return found
+
+
+def search(objective, within, draws, steps: int, starts: int, seed: int, which, tick) -> Found:
+    """Ascents from a spectral start, a random corner and draws; the best value seen counts.
+
+    Args:
+        objective, within, draws, tick: as for `random_draws`.
+        steps, starts: of them.
+        seed: of the corners, with the number of each image in `which`.
+    """
+    found = _nothing(draws[:, 0])
+    for number in range(starts):
+        if number == 0:
+            d = _spectral(objective, within, found)
+            tick(2 * 2 * objective.points + 2)
+        elif number == 1:
+            rngs = (np.random.default_rng((seed, int(each))) for each in which)
+            signs = np.stack([rng.choice([-1.0, 1.0], draws.shape[2:]) for rng in rngs])
+            d = within.on_edge(signs * np.abs(within.top_of_line(np.ones(draws.shape[2:]))))
+        else:
+            d = within.on_edge(draws[:, (number - 2) % draws.shape[1]])
+        for _ in range(steps):
+            values, gradient = objective.values_and_gradients(d)
+            found.look(values, d)
+            tick(_STEP_COST)
+            d = within.inside(d + within.step(gradient, _REACH / steps))
+        found.look(objective.values(d), d)
+        tick(1)
+    return found
+
+
+def _spectral(objective, within, found) -> np.ndarray:
+    """Where the objective would be largest if it were quadratic (the margin: linear) around rest.
+
+    A quadratic form does not tell d from -d: the better one, by forward passes.
+    """
+    if objective.kind == PREDICTION:
+        d = np.stack([within.top_of_line(each) for each in objective.slope()])
+    else:
+        d = np.stack([within.top_of_form(each) for each in objective.form()])
+    there, back = objective.values(d), objective.values(-d)
+    found.look(there, d)
+    found.look(back, -d)
+    return np.where((back > there)[:, None, None], -d, d)
