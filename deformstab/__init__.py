@@ -20,11 +20,13 @@ from deformstab.measurement.comparisons import sensitivity_by_strength as sensit
 from deformstab.measurement.consistency import prediction_consistency as prediction_consistency
 from deformstab.measurement.distances import cosine_distance as cosine_distance
 from deformstab.measurement.distances import euclidean_distance as euclidean_distance
+from deformstab.measurement.parts_of_sensitivity import sensitivity_by_part as sensitivity_by_part
 from deformstab.measurement.sensitivity import measure_sensitivity as measure_sensitivity
 from deformstab.measurement.smoothness import filter_smoothness as filter_smoothness
 from deformstab.measurement.smoothness import (
     normalized_total_variation as normalized_total_variation,
 )
+from deformstab.measurement.stability import measure_stability as measure_stability
 from deformstab.measurement.stimuli import paper_deformation as paper_deformation
 from deformstab.measurement.worst_case import worst_deformation as worst_deformation
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS as DOWNSAMPLING_KINDS

@@ -33,6 +33,31 @@ SENSITIVITY_COLUMNS = {
     "note": "str",
 }
 STRENGTH_COLUMNS = {"max_displacement": "float64"}
+PART_COLUMNS = {
+    "part": "str",
+    **SENSITIVITY_COLUMNS,
+    "share": "float64",
+    "share_low": "float64",
+    "share_high": "float64",
+}
+STABILITY_COLUMNS = {
+    "layer": "str",
+    "layer_index": "int64",
+    "layer_type": "str",
+    "metric": "str",
+    "sensitivity": "float64",
+    "noise_sensitivity": "float64",
+    "relative_stability": "float64",
+    "relative_stability_low": "float64",
+    "relative_stability_high": "float64",
+    "relative_stability_median": "float64",
+    "noise": "str",
+    "images": "int64",
+    "deformations": "int64",
+    "rms_displacement": "float64",
+    "folded_fraction": "float64",
+    "note": "str",
+}
 COMPARISON_COLUMNS = {
     "model": "str",
     "reference": "str",

@@ -34,8 +34,25 @@ ROOMS = {
         "normalization",
     ],
     "measurement": [
-        *("distances", "intervals", "sources", "stimuli", "watching", "windows", "representations"),
-        *("forward", "layer_distances", "sensitivity", "comparisons", "answers"),
+        *(
+            "distances",
+            "intervals",
+            "sources",
+            "perturbations",
+            "stimuli",
+            "watching",
+            "windows",
+            "representations",
+        ),
+        *(
+            "forward",
+            "layer_distances",
+            "sensitivity",
+            "parts_of_sensitivity",
+            "stability",
+            "comparisons",
+            "answers",
+        ),
         *("dense_consistency", "consistency", "smoothness"),
         *("layer_windows", "probing", "map_probes", "grids"),
         *("displacement_sets", "objectives", "ascent", "worst_case"),
@@ -80,10 +97,14 @@ FUNCTIONS = [
     *("measure_sensitivity", "paper_deformation", "filter_smoothness", "vgg", "paper_layers"),
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
     *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
-    *("compare_sensitivity", "prediction_consistency", "plot_sensitivity", "worst_deformation"),
+    *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
+    *("sensitivity_by_part", "measure_stability", "worst_deformation"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
-CLASSES = ["RandomDeformation", "SensitivityCallback", "SmoothedInitializer"]
+CLASSES = [
+    *("RandomDeformation", "RandomDiffeomorphism", "RandomTranslation", "RandomRotation"),
+    *("RandomScaling", "SensitivityCallback", "SmoothedInitializer"),
+]
 CONSTANTS = [
     "CIFAR10_BLOCKS",
     "IMAGENET_BLOCKS",

@@ -14,6 +14,7 @@ from deformstab.deformations.splines import check_max_displacement
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.intervals import jackknife_interval, leave_one_out
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
+from deformstab.measurement.perturbations import Deformation
 from deformstab.measurement.representations import INPUT, LayerSelection
 from deformstab.measurement.sensitivity import (
     check_options,
@@ -104,7 +105,7 @@ def sensitivity_by_strength(
 def compare_sensitivity(
     models: Mapping[str, keras.Model],
     images: Any,
-    deformation: RandomDeformation | None = None,
+    deformation: Deformation | None = None,
     layers: LayerSelection = None,
     metric: Metric = "cosine",
     deformations: int = 1,

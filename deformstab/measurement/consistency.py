@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.answers import NONE, answering_output, answers, classes_of, one_of
 from deformstab.measurement.dense_consistency import dense_shares
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.intervals import proportion_interval
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, build
+from deformstab.measurement.perturbations import Deformation
 from deformstab.measurement.representations import representations
 from deformstab.measurement.sensitivity import check_options, sensitivity_table
 from deformstab.measurement.sources import first_images
@@ -23,7 +23,7 @@ def prediction_consistency(
     model: keras.Model,
     images: Any,
     labels: Any = None,
-    deformation: RandomDeformation | None = None,
+    deformation: Deformation | None = None,
     metric: Metric = "cosine",
     deformations: int = 1,
     batch_size: int = 32,

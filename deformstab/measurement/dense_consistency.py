@@ -21,7 +21,7 @@ def dense_shares(model, images, batch_size: int, output, answering, labels) -> d
         ValueError: the answers are not of the images' size, so that it is not known where the pixels
             of an answer lie in the image.
     """
-    size = tuple(images.deformation.image_size(images.inputs[images.place].shape))
+    size = images.size
     if tuple(answering.shape[:2]) != size:
         raise ValueError(
             f"the model gives answers of {answering.shape[0]}×{answering.shape[1]} for images of "

@@ -27,7 +27,7 @@ class Batch:
     Attributes:
         images: [b], indices.
         draws: [d], indices; none if nothing was deformed.
-        apart: name → [b, d], distances of an image to its deformed selves.
+        apart: name → metric → [b, d], distances of an image to its deformed selves.
         lengths: name → float64 [b, 1 + d], of the representations, the image's own first; NaN if an
             entry is not finite.
         rows: name → [b, entries], of the images.
@@ -42,7 +42,7 @@ class Batch:
     missing: set
 
 
-def batches(model, images, layers, spans, metric, batch_size, memory, deform):
+def batches(model, images, layers, spans, metrics, batch_size, memory, deform):
     """Runs a model over images, and over their deformed selves beside them.
 
     Args:
@@ -50,7 +50,7 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
         images: `DeformedImages`.
         layers: the `Representation`s to measure.
         spans: name → (start, stop), which entries of which representations to give as rows.
-        metric: "cosine" or "euclidean".
+        metrics: of "cosine" and "euclidean", a tuple.
         batch_size: images a forward pass, as many deformed ones beside them.
         memory: bytes that a pass may take, by a rough estimate.
         deform: whether to deform images; without, the pass is for rows only, and ends with them.
@@ -64,12 +64,15 @@ def batches(model, images, layers, spans, metric, batch_size, memory, deform):
     found = {each.name: each for each in layers}
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
-        step = _step(model, images, part.inputs, part.draws_at_once, found, names, keep, metric)
+        step = _step(model, images, part.inputs, part.draws_at_once, found, names, keep, metrics)
         apart, scales, squares, rows = step(*part.inputs, *part.moved)
         yield Batch(
             part.images,
             part.draws,
-            {name: part.cut(x) for name, x in apart.items()},
+            {
+                name: {metric: part.cut(x) for metric, x in by_metric.items()}
+                for name, by_metric in apart.items()
+            },
             {
                 name: part.cut(scales[name], 1) * np.sqrt(part.cut(squares[name], 1), dtype=float)
                 for name in apart
@@ -156,7 +159,7 @@ def joined(inputs, moved, place) -> list:
     ]
 
 
-def _step(model, images, inputs, draws, found, names, spans, metric):
+def _step(model, images, inputs, draws, found, names, spans, metrics):
     """The compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     wanted = tuple(
@@ -171,12 +174,12 @@ def _step(model, images, inputs, draws, found, names, spans, metric):
         draws,
         names,
         spans,
-        metric,
+        metrics,
         wanted,
     )
 
     def make():
-        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metric
+        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metrics
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []
@@ -185,7 +188,7 @@ def _step(model, images, inputs, draws, found, names, spans, metric):
     return kept_with(model, key, make)
 
 
-def _reduced(model, pack, place, draws, found, names, spans, metric, *tensors):
+def _reduced(model, pack, place, draws, found, names, spans, metrics, *tensors):
     """One forward pass: (distances, scales, squares, rows), each name → tensor."""
     inputs = list(tensors)
     count = inputs[0].shape[0]
@@ -203,8 +206,9 @@ def _reduced(model, pack, place, draws, found, names, spans, metric, *tensors):
             rows = found[name].flat_rows(call.output, batch)
             if rows is not None:
                 if name in names:
-                    reduced = _distances(rows, count, draws, metric)
-                    apart[name], scales[name], squares[name] = reduced
+                    reduced = _distances(rows, count, draws, metrics)
+                    *found_apart, scales[name], squares[name] = reduced
+                    apart[name] = dict(zip(metrics, found_apart))
                 if name in spans:
                     start, stop = spans[name]
                     # A slice may be a view, which keeps the rows of deformed images in memory.
@@ -215,8 +219,9 @@ def _reduced(model, pack, place, draws, found, names, spans, metric, *tensors):
     return apart, scales, squares, kept
 
 
-def _distances(rows, count, draws, metric):
-    """(distances of images to deformed selves [count, draws], scales and squares of all rows).
+def _distances(rows, count, draws, metrics):
+    """Of each metric the distances of images to deformed selves [count, draws]; then scales and
+    squares of all rows.
 
     The length of a row is its scale · √squares, which may not be a float32: images come first, and
     both are [count, 1 + draws].
@@ -226,12 +231,14 @@ def _distances(rows, count, draws, metric):
         moved = ops.reshape(x[count:], (count, draws, *x.shape[1:]))
         return ops.expand_dims(x[:count], 1), moved
 
-    def distances(shares, scales, squares):
+    def distance(metric, shares, squares):
         if metric == "cosine":
-            apart = cosine_distance_of_scaled(*parted(shares), *parted(squares))
-        else:
-            apart = euclidean_distance(*parted(rows))
-        return apart, *(ops.concatenate(parted(x), axis=1) for x in (scales, squares))
+            return cosine_distance_of_scaled(*parted(shares), *parted(squares))
+        return euclidean_distance(*parted(rows))
+
+    def distances(shares, scales, squares):
+        apart = [distance(metric, shares, squares) for metric in metrics]
+        return *apart, *(ops.concatenate(parted(x), axis=1) for x in (scales, squares))
 
     squares = sum_of_squares(rows)
     ordinary = ops.all(ops.logical_and(squares > 1e-20, squares < 1e30))  # not so for NaN

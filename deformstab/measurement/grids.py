@@ -91,7 +91,7 @@ def layer_grids(model, images, chosen) -> dict:
     """
     wanted = tuple(each.name for each in chosen)
     shapes = ((x.shape[1:], str(x.dtype)) for x in images.inputs)
-    first_channels = images.deformation.data_format == "channels_first"
+    first_channels = images.data_format == "channels_first"
     key = ("grids", images.place, str(images.structure), first_channels, wanted, *shapes)
     found = kept_with(model, key, dict)
     if found.keys() != {*wanted}:
@@ -135,7 +135,7 @@ class _Lineage:
             return
         leaves = keras.tree.flatten(call.output)
         if call.name == INPUT:
-            axes = (2, 3) if self.images.deformation.data_format == "channels_first" else (1, 2)
+            axes = (2, 3) if self.images.data_format == "channels_first" else (1, 2)
             size = tuple(call.output.shape[axis] for axis in axes)
             self.states[id(leaves[0])] = Grid((1.0, 1.0), (0.0, 0.0), (1, 1), size, axes)
         for place, leaf in enumerate(leaves):

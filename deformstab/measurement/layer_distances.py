@@ -24,10 +24,11 @@ _MOST_PASSES = 1000  # over the images; a limit that needs more was meant in ano
 
 @dataclass
 class LayerDistances:
-    """What was measured of one representation.
+    """What was measured of one representation, by one metric.
 
     Attributes:
         representation: of which.
+        metric: "cosine" or "euclidean".
         note: why there is nothing, or "".
         apart: [images, draws], distances of each image to its deformed selves.
         pairs: [images, images], distances between images; symmetric.
@@ -35,6 +36,7 @@ class LayerDistances:
     """
 
     representation: Representation
+    metric: str
     note: str = ""
     apart: np.ndarray | None = None
     pairs: np.ndarray | None = None
@@ -47,10 +49,11 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
     Args:
         model: any Keras model, built or not.
         images: `DeformedImages`.
-        layers, metric, batch_size, memory_limit, progress: as for `measure_sensitivity`.
+        layers, batch_size, memory_limit, progress: as for `measure_sensitivity`.
+        metric: "cosine" or "euclidean", or a tuple of both.
 
     Returns:
-        An iterator over (number of the row, `LayerDistances`), in any order.
+        An iterator over (number of the row, `LayerDistances`), for each metric, in any order.
     """
     build(model, images)
     found = representations(model, images)
@@ -62,7 +65,7 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
                 model,
                 images,
                 chosen,
-                metric,
+                (metric,) if isinstance(metric, str) else tuple(metric),
                 batch_size,
                 memory_limit,
                 # Shares add up to one but for rounding, and tqdm warns of more.
@@ -108,7 +111,7 @@ def progress_bar(shown: bool, what: str = "sensitivity"):
     )
 
 
-def layer_distances(model, images, layers, metric, batch_size, memory_limit, progress):
+def layer_distances(model, images, layers, metrics, batch_size, memory_limit, progress):
     """Measures representations of a model: all images, all draws, all pairs.
 
     Deformed representations are reduced to distances inside the compiled call. Pairs need the rows
@@ -121,13 +124,13 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
         model: any Keras model, built.
         images: `DeformedImages`.
         layers: `Representation`s, in the model's order.
-        metric: "cosine" or "euclidean".
+        metrics: of "cosine" and "euclidean", a tuple.
         batch_size: images a forward pass, as many deformed ones beside them.
         memory_limit: bytes of activations.
         progress: called after each forward pass with the share of all work that it was.
 
     Yields:
-        (place in `layers`, `LayerDistances`), in any order.
+        (place in `layers`, `LayerDistances`), for each metric, in any order.
     """
     count, memory_limit = len(images), min(memory_limit, 1 << 60)  # infinity has no whole parts
     measurable = [each for each in layers if not each.note]
@@ -142,45 +145,60 @@ def layer_distances(model, images, layers, metric, batch_size, memory_limit, pro
     work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
 
     def run(measured, spans, deform):
-        limits = metric, batch_size, _FORWARD * memory_limit
+        limits = metrics, batch_size, _FORWARD * memory_limit
         for batch in batches(model, images, measured, spans, *limits, deform=deform):
             progress(len(batch.images) * (bool(batch.rows) + 2 * len(batch.draws)) / work)
             yield batch
 
-    found = {each.name: LayerDistances(each, each.note) for each in layers}
     places = {each.name: place for place, each in enumerate(layers)}
-    apart = {each.name: np.full((count, images.draws), np.nan) for each in measurable}
+    for each in layers:
+        if each.note:
+            yield from ((places[each.name], LayerDistances(each, m, each.note)) for m in metrics)
+    empty = {"shape": (count, images.draws), "fill_value": np.nan}
+    apart = {each.name: {metric: np.full(**empty) for metric in metrics} for each in measurable}
     lengths = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
     kept = {}
     for batch in run(measurable, passes[0] if passes else {}, deform=True):
         here = batch.images[:, None]
-        for name in batch.apart:
-            apart[name][here, batch.draws] = batch.apart[name]
+        for name, by_metric in batch.apart.items():
+            for metric, distances in by_metric.items():
+                apart[name][metric][here, batch.draws] = distances
             lengths[name][here, [0, *(1 + batch.draws)]] = batch.lengths[name]
         _collect(kept, batch)
+    found = {}  # name → its `LayerDistances` whose pairs are not yet counted
     for each in measurable:
         missing = each.name in batch.missing
-        note = NO_ROWS if missing else _what_is_broken(lengths[each.name], metric)
-        length = lengths[each.name].max()
-        found[each.name] = LayerDistances(each, note, apart[each.name], None, length)
-    for name in [name for name, layer in found.items() if layer.note]:
-        yield places[name], found.pop(name)
+        for metric in metrics:
+            note = NO_ROWS if missing else _what_is_broken(lengths[each.name], metric)
+            layer = LayerDistances(each, metric, note, apart[each.name][metric])
+            layer.length = lengths[each.name].max()
+            if note:
+                yield places[each.name], layer
+            else:
+                found.setdefault(each.name, []).append(layer)
 
     squares = {}
     for number, spans in enumerate(passes):
         spans = {name: span for name, span in spans.items() if name in found}
         if number and spans:
-            for batch in run([found[name].representation for name in spans], spans, deform=False):
+            some = [found[name][0].representation for name in spans]
+            for batch in run(some, spans, deform=False):
                 _collect(kept, batch)
         for name, (_, stop) in spans.items():
-            scale = found[name].length or 1.0
-            scales = lengths[name][:, 0] if metric == "cosine" else np.full(count, scale)
-            more = _squares(kept.pop(name), scales, _PAIRS * memory_limit)
-            squares[name] = squares.get(name, 0) + more
-            if stop == found[name].representation.features:
-                layer, total = found.pop(name), squares.pop(name)
-                layer.pairs = 0.5 * total if metric == "cosine" else np.sqrt(total) * scale
-                yield places[name], layer
+            rows, whole = kept.pop(name), stop == found[name][0].representation.features
+            for layer in found[name]:
+                scale = layer.length or 1.0
+                cosine = layer.metric == "cosine"
+                scales = lengths[name][:, 0] if cosine else np.full(count, scale)
+                key = name, layer.metric
+                more = _squares(rows, scales, _PAIRS * memory_limit)
+                squares[key] = squares.get(key, 0) + more
+                if whole:
+                    total = squares.pop(key)
+                    layer.pairs = 0.5 * total if cosine else np.sqrt(total) * scale
+                    yield places[name], layer
+            if whole:
+                del found[name]
         kept.clear()
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from deformstab.checks import check_whole
-from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.distances import Metric, check_metric
 from deformstab.measurement.intervals import sensitivity_interval
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
+from deformstab.measurement.perturbations import Deformation
 from deformstab.measurement.representations import LayerSelection
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.tables import DISTANCE_COLUMNS, SENSITIVITY_COLUMNS, table
@@ -25,7 +25,7 @@ _EUCLIDEAN_RESOLUTION = 1e-6
 def measure_sensitivity(
     model: keras.Model,
     images: Any,
-    deformation: RandomDeformation | None = None,
+    deformation: Deformation | None = None,
     layers: LayerSelection = None,
     metric: Metric = "cosine",
     deformations: int = 1,
@@ -45,7 +45,7 @@ def measure_sensitivity(
 def measure_sensitivity(
     model: keras.Model,
     images: Any,
-    deformation: RandomDeformation | None = None,
+    deformation: Deformation | None = None,
     layers: LayerSelection = None,
     metric: Metric = "cosine",
     deformations: int = 1,
@@ -64,7 +64,7 @@ def measure_sensitivity(
 def measure_sensitivity(
     model: keras.Model,
     images: Any,
-    deformation: RandomDeformation | None = None,
+    deformation: Deformation | None = None,
     layers: LayerSelection = None,
     metric: Metric = "cosine",
     deformations: int = 1,
@@ -111,7 +111,11 @@ def measure_sensitivity(
             model wants them; at least two. An array, a tensor, or a source that `fit` takes:
             `tf.data.Dataset`, `keras.utils.PyDataset`, generator (labels are passed over). For a
             model of several inputs a list or dict of arrays.
-        deformation: a `ds.RandomDeformation`; by default the paper's, `ds.paper_deformation`.
+        deformation: by default the paper's, `ds.paper_deformation`. A layer of this package
+            (`ds.RandomDeformation`, `ds.RandomRotation`, …); any object with `draw(n, seed)` →
+            parameters, `flow(parameters, height, width)` and `deform(images, parameters)`; or a
+            function (images, seed) → images, which is called once, with each image repeated
+            `deformations` times, and whose `rms_displacement` is NaN.
         layers: which layers to measure, by default all, the input first. A name, a pattern
             (`"block*_conv?"`), a layer, a layer class (`keras.layers.Conv2D`), a function of a
             layer that returns whether to take it, or a list of these. Layers inside other layers

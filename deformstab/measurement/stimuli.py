@@ -1,9 +1,13 @@
 """Images, and the deformations that each of them undergoes: what a model is measured with."""
 
+import dataclasses
 import functools
+import itertools
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +15,10 @@ from keras import ops
 
 from deformstab.checks import check_finite, check_whole
 from deformstab.deformations.random_deformation import RandomDeformation
-from deformstab.deformations.splines import flow_statistics
+from deformstab.measurement.perturbations import Drawn, Given, HasFlows, check_deformation
 from deformstab.measurement.sources import first_images
+
+_IMAGE_AXES = 4, 5  # images, videos
 
 
 @dataclass(frozen=True)
@@ -23,35 +29,59 @@ class DeformedImages:
         inputs: the model's inputs, a list of arrays [images, …].
         structure: what the model takes, with a number in place of each array.
         place: which of the inputs is deformed.
-        deformation: a `ds.RandomDeformation`.
-        displacements: [images, draws, points, 2], pixels, (y, x).
+        deformation: the first one's object or function.
+        perturbations: what is done to each image (`perturbations`), one after the other.
     """
 
     inputs: list
     structure: object
     place: int
-    deformation: RandomDeformation
-    displacements: np.ndarray
+    deformation: Any
+    perturbations: tuple
 
     def __len__(self):
-        return len(self.displacements)
+        return len(self.inputs[self.place])
+
+    @functools.cached_property
+    def draws(self) -> int:
+        """Of all perturbations together."""
+        return sum(each.draws for each in self.perturbations)
 
     @property
-    def draws(self) -> int:
-        return self.displacements.shape[1]
+    def parameters(self):
+        """[images, draws, …] of the first perturbation."""
+        return self.perturbations[0].parameters
+
+    @property
+    def data_format(self) -> str:
+        return _data_format(self.deformation)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return _size(self.inputs[self.place].shape, self.data_format)
 
     @functools.cached_property
     def flow_statistics(self) -> list:
         """(mean square length of the flow in square pixels, whether it folds): [images, draws]."""
-        height, width = self.deformation.image_size(self.inputs[self.place].shape)
-        moves = self.displacements.reshape(-1, *self.displacements.shape[2:])
-        statistics = flow_statistics(moves, self.deformation.control_points, height, width)
-        return [each.reshape(len(self), self.draws) for each in statistics]
+        found = [each.statistics(len(self), self.size) for each in self.perturbations]
+        return [np.concatenate(several, axis=1) for several in zip(*found)]
+
+    @property
+    def rms_displacement(self) -> float:
+        """Over images and draws, in pixels; NaN if it is not known of all of them."""
+        return float(np.sqrt(self.flow_statistics[0].mean()))
 
     def flow(self, images, draw: int):
         """The flows of images at some indices under one of their draws: [b, height, width, 2]."""
-        size = self.deformation.image_size(self.inputs[self.place].shape)
-        return self.deformation.flow(self.displacements[images, draw], *size)
+        which, number = self._owners[draw]
+        return self.perturbations[which].flow(images, number, self.size)
+
+    @functools.cached_property
+    def _owners(self) -> list:
+        """Of each draw: (which perturbation, its own number there)."""
+        counts = enumerate(each.draws for each in self.perturbations)
+        return [(which, number) for which, count in counts for number in range(count)]
 
     @property
     def pack(self):
@@ -67,11 +97,19 @@ class DeformedImages:
 
     def deformed(self, part, images, draws):
         """`part`, the images at some indices, under some of their draws: [images · draws, …]."""
-        moves = self.displacements[images][:, draws]
-        # Eager copies of one each take as long as to deform them.
-        copies = part if len(draws) == 1 else ops.repeat(part, len(draws), axis=0)
-        deformed = self.deformation.deform(copies, moves.reshape(-1, *moves.shape[2:]))
-        return ops.cast(deformed, "float32")
+        owners = [self._owners[draw] for draw in draws]
+        pieces = [
+            self.perturbations[which].moved(part, images, np.array([number for _, number in some]))
+            for which, some in itertools.groupby(owners, operator.itemgetter(0))
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        apart = [ops.reshape(each, (part.shape[0], -1, *part.shape[1:])) for each in pieces]
+        return ops.reshape(ops.concatenate(apart, axis=1), (-1, *part.shape[1:]))
+
+    def with_perturbations(self, *perturbations) -> "DeformedImages":
+        """The same images under others."""
+        return dataclasses.replace(self, perturbations=perturbations)
 
 
 def deformed_images(
@@ -95,19 +133,22 @@ def deformed_images(
         `DeformedImages`.
     """
     deformations = check_whole("deformations", deformations)
-    if deformation is not None and not isinstance(deformation, RandomDeformation):
+    if deformation is not None:
+        check_deformation(deformation)
+    if strengths is not None and not isinstance(deformation, RandomDeformation | None):
         raise ValueError(
-            f"deformation must be a ds.RandomDeformation or None, received {deformation!r}"
+            "max_displacements are strengths of a ds.RandomDeformation; of another deformation "
+            f"measure each strength by itself, received {deformation!r}"
         )
     arrays, _ = first_images(images, max_images)
     inputs = [_computable(each) for each in keras.tree.flatten(arrays)]
     structure = keras.tree.pack_sequence_as(arrays, range(len(inputs)))
     place = _deformed_place(structure, inputs, deformed_input)
     chosen = inputs[place]
-    if chosen.ndim != 4:
+    if chosen.ndim not in _IMAGE_AXES:
         raise ValueError(
-            "images must be a batch [images, height, width, channels] (by data_format), received "
-            f"shape {chosen.shape}"
+            "images must be a batch [images, height, width, channels] or of videos [clips, frames, "
+            f"height, width, channels] (by data_format), received shape {chosen.shape}"
         )
     counts = sorted({len(each) if each.ndim else 0 for each in inputs})
     if len(counts) > 1:
@@ -122,18 +163,39 @@ def deformed_images(
     if deformation is None:
         deformation = paper_deformation(chosen.shape)
     layers = [deformation] if strengths is None else [_of(deformation, s) for s in strengths]
-    moves = [layer.draw(len(chosen) * deformations, seed=seed) for layer in layers]
-    moves = [ops.convert_to_numpy(each).reshape(len(chosen), deformations, -1, 2) for each in moves]
-    found = DeformedImages(inputs, structure, place, deformation, np.concatenate(moves, axis=1))
+    found = DeformedImages(
+        inputs,
+        structure,
+        place,
+        deformation,
+        tuple(_drawn(layer, inputs[place], deformations, seed) for layer in layers),
+    )
     _, folded = found.flow_statistics
     if folded.any():
-        largest = deformation.max_displacement if strengths is None else max(strengths)
+        strongest = getattr(deformation, "max_displacement", None)
+        largest = strongest if strengths is None else max(strengths)
+        named = f" (max_displacement={largest})" if largest is not None else f" ({deformation!r})"
         warnings.warn(
-            f"{folded.mean():.1%} of the deformations fold the image over itself "
-            f"(max_displacement={largest}): use a smaller max_displacement",
+            f"{folded.mean():.1%} of the deformations fold the image over itself{named}: use a "
+            "smaller one",
             stacklevel=4,
         )
     return found
+
+
+def _drawn(deformation, images, deformations, seed):
+    if not isinstance(deformation, HasFlows):
+        return Given.of(deformation, images, deformations, seed)
+    return Drawn.of(deformation, len(images), deformations, seed)
+
+
+def _data_format(deformation) -> str:
+    return getattr(deformation, "data_format", None) or keras.config.image_data_format()
+
+
+def _size(shape, data_format) -> tuple[int, int]:
+    """(height, width) in the shape of images or videos."""
+    return tuple(shape[-2:] if data_format == "channels_first" else shape[-3:-1])
 
 
 def paper_deformation(image_shape: Sequence[int | None]) -> RandomDeformation:
@@ -155,8 +217,7 @@ def paper_deformation(image_shape: Sequence[int | None]) -> RandomDeformation:
     deformed = deformation(images)
     ```
     """
-    channels_first = keras.config.image_data_format() == "channels_first"
-    size = image_shape[2:] if channels_first else image_shape[1:3]
+    size = _size(image_shape, keras.config.image_data_format())
     if max(size) <= 64:
         return RandomDeformation(3, min(size) / 16, seed=0, dtype="float32")
     return RandomDeformation(5, min(size) * 10 / 224, seed=0, dtype="float32")
@@ -180,7 +241,11 @@ def _deformed_place(structure, inputs, wanted) -> int:
         if str(wanted) in names:
             return names.index(str(wanted))
         raise ValueError(f"unknown deformed_input {wanted!r}; the inputs are {', '.join(names)}")
-    candidates = [place for place, each in enumerate(inputs) if each.ndim == 4]
+    # Images before videos: of both it is likelier that the others are features of them.
+    for axes in _IMAGE_AXES:
+        candidates = [place for place, each in enumerate(inputs) if each.ndim == axes]
+        if candidates:
+            break
     if len(inputs) == 1 or len(candidates) == 1:
         return candidates[0] if candidates else 0
     if not candidates:

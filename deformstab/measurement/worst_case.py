@@ -126,7 +126,7 @@ def worst_deformation(
     chosen = _chosen(representations(model, prepared), layer)
     predicts = layer == PREDICTION
     deformation = prepared.deformation
-    size = deformation.image_size(prepared.inputs[prepared.place].shape)
+    size = prepared.size
     within_set = displacement_set(deformation, within, *size)
     passes = passes_of(points_of(deformation), steps, starts)
     count = len(prepared)
@@ -223,7 +223,7 @@ def _images_at_once(chosen, batch_size, memory_limit, points, count) -> int:
 def _columns(images, chosen, worst, broken, rows, passes, within, kind) -> dict:
     """What every table says of every image."""
     deformation = images.deformation
-    height, width = deformation.image_size(images.inputs[images.place].shape)
+    height, width = images.size
     mean_square, folded = flow_statistics(worst, deformation.control_points, height, width)
     longest = []
     for start in range(0, len(worst), 64):
@@ -254,7 +254,7 @@ def _columns(images, chosen, worst, broken, rows, passes, within, kind) -> dict:
 
 def _baselines(model, images, chosen, metric, batch_size, memory_limit, rows) -> dict:
     """The median distance between images, and distances over it."""
-    options = metric, batch_size, memory_limit, lambda share: None
+    options = (metric,), batch_size, memory_limit, lambda share: None
     ((_, layer),) = layer_distances(model, images, [chosen], *options)
     if layer.pairs is None:
         return {}

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.measurement.perturbations import Deformation
 from deformstab.measurement.representations import LayerSelection
 from deformstab.measurement.sensitivity import check_options, measure_sensitivity, sensitivity_table
 from deformstab.measurement.smoothness import filter_smoothness
@@ -93,7 +93,7 @@ class SensitivityCallback(keras.callbacks.Callback):
     def __init__(
         self,
         images: Any,
-        deformation: RandomDeformation | None = None,
+        deformation: Deformation | None = None,
         layers: LayerSelection = None,
         every: int | None = None,
         csv_path: str | os.PathLike | None = None,

@@ -463,7 +463,7 @@ def test_the_bar_ends_at_its_end(images, draws, memory_limit):
     prepared = deformed_images(images, ds.RandomDeformation(**DEFORMATION), draws)
     chosen = layer_distances.representations(model, prepared)
     shares = []
-    options = "cosine", 2, memory_limit, shares.append
+    options = ("cosine",), 2, memory_limit, shares.append
     for _ in layer_distances.layer_distances(model, prepared, chosen, *options):
         assert sum(shares) <= 1 + 1e-9
     assert min(shares) > 0
