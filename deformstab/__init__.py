@@ -20,6 +20,7 @@ from deformstab.measurement.comparisons import sensitivity_by_strength as sensit
 from deformstab.measurement.consistency import prediction_consistency as prediction_consistency
 from deformstab.measurement.distances import cosine_distance as cosine_distance
 from deformstab.measurement.distances import euclidean_distance as euclidean_distance
+from deformstab.measurement.equivariance import measure_equivariance as measure_equivariance
 from deformstab.measurement.parts_of_sensitivity import sensitivity_by_part as sensitivity_by_part
 from deformstab.measurement.sensitivity import measure_sensitivity as measure_sensitivity
 from deformstab.measurement.smoothness import filter_smoothness as filter_smoothness

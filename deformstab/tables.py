@@ -58,6 +58,26 @@ STABILITY_COLUMNS = {
     "folded_fraction": "float64",
     "note": "str",
 }
+EQUIVARIANCE_COLUMNS = {
+    "layer": "str",
+    "layer_index": "int64",
+    "layer_type": "str",
+    "metric": "str",
+    "moves_with": "float64",
+    "stays": "float64",
+    "ratio": "float64",
+    "ratio_low": "float64",
+    "ratio_high": "float64",
+    "ratio_with_border": "float64",
+    "stride": "float64",
+    "offset": "float64",
+    "border": "float64",
+    "images": "int64",
+    "deformations": "int64",
+    "rms_displacement": "float64",
+    "folded_fraction": "float64",
+    "note": "str",
+}
 COMPARISON_COLUMNS = {
     "model": "str",
     "reference": "str",

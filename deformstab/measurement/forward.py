@@ -42,7 +42,7 @@ class Batch:
     missing: set
 
 
-def batches(model, images, layers, spans, metrics, batch_size, memory, deform):
+def batches(model, images, layers, spans, metrics, batch_size, memory, deform, moving=None):
     """Runs a model over images, and over their deformed selves beside them.
 
     Args:
@@ -54,6 +54,8 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform):
         batch_size: images a forward pass, as many deformed ones beside them.
         memory: bytes that a pass may take, by a rough estimate.
         deform: whether to deform images; without, the pass is for rows only, and ends with them.
+        moving: what else to reduce of layers whose units lie on a map of the image
+            (`equivariance.Moving`); its keys stand beside the metrics in `Batch.apart`.
 
     Yields:
         `Batch`es. All draws of an image come with it, in one batch or several.
@@ -64,8 +66,10 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform):
     found = {each.name: each for each in layers}
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
-        step = _step(model, images, part.inputs, part.draws_at_once, found, names, keep, metrics)
-        apart, scales, squares, rows = step(*part.inputs, *part.moved)
+        flows = moving.flows(images, *part.where) if moving and deform else []
+        options = names, keep, metrics, moving, flows
+        step = _step(model, images, part.inputs, part.draws_at_once, found, *options)
+        apart, scales, squares, rows = step(*part.inputs, *part.moved, *flows)
         yield Batch(
             part.images,
             part.draws,
@@ -92,6 +96,7 @@ class Part:
         draws_at_once: with those that fill it up.
         inputs: the model's inputs, tensors [b or more, …].
         moved: [] or one tensor [b · d or more, …], deformed images.
+        where: (indices of images, of draws) of all of them, those that fill it up included.
         first, last: whether these images come for the first time, for the last.
     """
 
@@ -100,6 +105,7 @@ class Part:
     draws_at_once: int
     inputs: list
     moved: list
+    where: tuple
     first: bool
     last: bool
 
@@ -141,13 +147,13 @@ def parts(images, batch_size: int, most: int, deform: bool = True):
         inputs = images.tensors(now % len(images))
         for number in range(slices):
             few = np.arange(number * at_once, (number + 1) * at_once)
-            moved = []
+            moved, where = [], ()
             if deform:
                 where = now % len(images), few % draws
                 moved = [images.deformed(inputs[images.place], *where)]
             counted = now[now < len(images)], few[few < draws]
             turn = number == 0, number == slices - 1
-            yield Part(*counted, at_once, inputs, moved, *turn)
+            yield Part(*counted, at_once, inputs, moved, where, *turn)
 
 
 def joined(inputs, moved, place) -> list:
@@ -159,7 +165,7 @@ def joined(inputs, moved, place) -> list:
     ]
 
 
-def _step(model, images, inputs, draws, found, names, spans, metrics):
+def _step(model, images, inputs, draws, found, names, spans, metrics, moving, flows):
     """The compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     wanted = tuple(
@@ -176,20 +182,24 @@ def _step(model, images, inputs, draws, found, names, spans, metrics):
         spans,
         metrics,
         wanted,
+        moving and moving.key,
     )
 
     def make():
-        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metrics
+        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metrics, moving
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []
+        moved += [(tuple(each.shape), "float32") for each in flows]
         return compiled_model_step(step, model, *sizes, *moved)
 
     return kept_with(model, key, make)
 
 
-def _reduced(model, pack, place, draws, found, names, spans, metrics, *tensors):
+def _reduced(model, pack, place, draws, found, names, spans, metrics, moving, *tensors):
     """One forward pass: (distances, scales, squares, rows), each name → tensor."""
+    last = len(tensors) - (len(moving.grids) if moving and draws else 0)
+    flows, tensors = tensors[last:], tensors[:last]
     inputs = list(tensors)
     count = inputs[0].shape[0]
     if draws:
@@ -209,6 +219,8 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, *tensors):
                     reduced = _distances(rows, count, draws, metrics)
                     *found_apart, scales[name], squares[name] = reduced
                     apart[name] = dict(zip(metrics, found_apart))
+                    if moving and name in moving.places:
+                        apart[name] |= moving.distances(name, call.output, count, flows, metrics)
                 if name in spans:
                     start, stop = spans[name]
                     # A slice may be a view, which keeps the rows of deformed images in memory.

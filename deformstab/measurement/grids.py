@@ -91,8 +91,8 @@ def layer_grids(model, images, chosen) -> dict:
     """
     wanted = tuple(each.name for each in chosen)
     shapes = ((x.shape[1:], str(x.dtype)) for x in images.inputs)
-    first_channels = images.data_format == "channels_first"
-    key = ("grids", images.place, str(images.structure), first_channels, wanted, *shapes)
+    axes = _image_axes(images)
+    key = ("grids", images.place, str(images.structure), axes, wanted, *shapes)
     found = kept_with(model, key, dict)
     if found.keys() != {*wanted}:
         lineage = _Lineage(model, images)
@@ -105,6 +105,11 @@ def layer_grids(model, images, chosen) -> dict:
     notes = {each.name: each.note for each in chosen if each.note}
     notes |= {each.name: WINDOWS for each in chosen if each.rows > 1 and not each.note}
     return {name: notes.get(name) or found[name] for name in wanted}
+
+
+def _image_axes(images) -> tuple[int, int]:
+    """Which axes of the images are y and x: by the deformation's data format, or Keras'."""
+    return (2, 3) if images.data_format == "channels_first" else (1, 2)
 
 
 class _Lineage:
@@ -135,7 +140,7 @@ class _Lineage:
             return
         leaves = keras.tree.flatten(call.output)
         if call.name == INPUT:
-            axes = (2, 3) if self.images.data_format == "channels_first" else (1, 2)
+            axes = _image_axes(self.images)
             size = tuple(call.output.shape[axis] for axis in axes)
             self.states[id(leaves[0])] = Grid((1.0, 1.0), (0.0, 0.0), (1, 1), size, axes)
         for place, leaf in enumerate(leaves):

@@ -3,7 +3,7 @@ bounded memory. Every number about representations is a summary of what this giv
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -33,6 +33,7 @@ class LayerDistances:
         apart: [images, draws], distances of each image to its deformed selves.
         pairs: [images, images], distances between images; symmetric.
         length: of the longest representation.
+        others: what else was reduced (`equivariance.Moving`): key → [images, draws].
     """
 
     representation: Representation
@@ -41,9 +42,12 @@ class LayerDistances:
     apart: np.ndarray | None = None
     pairs: np.ndarray | None = None
     length: float = np.nan
+    others: dict = field(default_factory=dict)
 
 
-def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress):
+def measured_layers(
+    model, images, layers, metric, batch_size, memory_limit, progress, moving=None
+):
     """Plans and measures the layers of a model with a progress bar.
 
     Args:
@@ -51,13 +55,16 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
         images: `DeformedImages`.
         layers, batch_size, memory_limit, progress: as for `measure_sensitivity`.
         metric: "cosine" or "euclidean", or a tuple of both.
+        moving: (`Representation`s) → (what to measure of them, what else to reduce).
 
     Returns:
         An iterator over (number of the row, `LayerDistances`), for each metric, in any order.
     """
     build(model, images)
     found = representations(model, images)
-    chosen = select(found, layers)
+    chosen, more = select(found, layers), None
+    if moving:
+        chosen, more = moving(chosen)
 
     def measure():
         with progress_bar(progress) as bar:
@@ -70,6 +77,7 @@ def measured_layers(model, images, layers, metric, batch_size, memory_limit, pro
                 memory_limit,
                 # Shares add up to one but for rounding, and tqdm warns of more.
                 lambda share: bar.update(min(100 * share, bar.total - bar.n)),
+                more,
             )
 
     return measure()
@@ -111,7 +119,9 @@ def progress_bar(shown: bool, what: str = "sensitivity"):
     )
 
 
-def layer_distances(model, images, layers, metrics, batch_size, memory_limit, progress):
+def layer_distances(
+    model, images, layers, metrics, batch_size, memory_limit, progress, moving=None
+):
     """Measures representations of a model: all images, all draws, all pairs.
 
     Deformed representations are reduced to distances inside the compiled call. Pairs need the rows
@@ -128,6 +138,7 @@ def layer_distances(model, images, layers, metrics, batch_size, memory_limit, pr
         batch_size: images a forward pass, as many deformed ones beside them.
         memory_limit: bytes of activations.
         progress: called after each forward pass with the share of all work that it was.
+        moving: as for `forward.batches`.
 
     Yields:
         (place in `layers`, `LayerDistances`), for each metric, in any order.
@@ -145,8 +156,8 @@ def layer_distances(model, images, layers, metrics, batch_size, memory_limit, pr
     work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
 
     def run(measured, spans, deform):
-        limits = metrics, batch_size, _FORWARD * memory_limit
-        for batch in batches(model, images, measured, spans, *limits, deform=deform):
+        limits = metrics, batch_size, _FORWARD * memory_limit, deform, moving
+        for batch in batches(model, images, measured, spans, *limits):
             progress(len(batch.images) * (bool(batch.rows) + 2 * len(batch.draws)) / work)
             yield batch
 
@@ -154,8 +165,9 @@ def layer_distances(model, images, layers, metrics, batch_size, memory_limit, pr
     for each in layers:
         if each.note:
             yield from ((places[each.name], LayerDistances(each, m, each.note)) for m in metrics)
+    keys = (*metrics, *(moving.keys(metrics) if moving else ()))
     empty = {"shape": (count, images.draws), "fill_value": np.nan}
-    apart = {each.name: {metric: np.full(**empty) for metric in metrics} for each in measurable}
+    apart = {each.name: {key: np.full(**empty) for key in keys} for each in measurable}
     lengths = {each.name: np.full((count, 1 + images.draws), np.nan) for each in measurable}
     kept = {}
     for batch in run(measurable, passes[0] if passes else {}, deform=True):
@@ -171,6 +183,7 @@ def layer_distances(model, images, layers, metrics, batch_size, memory_limit, pr
         for metric in metrics:
             note = NO_ROWS if missing else _what_is_broken(lengths[each.name], metric)
             layer = LayerDistances(each, metric, note, apart[each.name][metric])
+            layer.others = {key: apart[each.name][key] for key in keys[len(metrics) :]}
             layer.length = lengths[each.name].max()
             if note:
                 yield places[each.name], layer
