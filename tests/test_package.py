@@ -55,6 +55,7 @@ ROOMS = {
         ),
         *("dense_consistency", "consistency", "smoothness"),
         *("layer_windows", "probing", "map_probes", "grids"),
+        "equivariance",
         *("displacement_sets", "objectives", "ascent", "worst_case"),
     ],
     "recording": [
@@ -98,7 +99,8 @@ FUNCTIONS = [
     *("normalized_total_variation", "cosine_distance", "euclidean_distance"),
     *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
     *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
-    *("sensitivity_by_part", "measure_stability", "worst_deformation"),
+    *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
+    *("worst_deformation",),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [

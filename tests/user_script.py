@@ -27,6 +27,19 @@ again = layer.deform(images, displacements)
 landmarks = layer.move_points(np.zeros((8, 1, 2)), displacements, height=32, width=32)
 default: ds.RandomDeformation = ds.paper_deformation((32, 32, 3))
 
+families = (
+    ds.RandomDiffeomorphism(cutoff=3, rms_displacement=1.25, seed=0),
+    ds.RandomTranslation(1.0, integer=True, padding="circular", seed=0),
+    ds.RandomRotation(rms_displacement=1.25),
+    ds.RandomScaling(rms_displacement=1.25),
+)
+strength: float = layer.expected_rms(32, 32) + families[0].expected_rms(32, 32)
+turned: pd.DataFrame = ds.measure_sensitivity(model, images, families[2])
+flipped: pd.DataFrame = ds.measure_sensitivity(model, images, lambda images, seed: images[:, ::-1])
+by_part: pd.DataFrame = ds.sensitivity_by_part(model, images, families[0])
+stability: pd.DataFrame = ds.measure_stability(model, images, noise="spectrum")
+moves: pd.DataFrame = ds.measure_equivariance(model, images, families[1], border=False)
+
 table: pd.DataFrame = ds.measure_sensitivity(model, images, layer, names, metric="euclidean")
 shown = table[["layer", "sensitivity"]]
 both: tuple[pd.DataFrame, pd.DataFrame] = ds.measure_sensitivity(

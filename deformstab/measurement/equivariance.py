@@ -175,7 +175,7 @@ class Moving:
     def keys(metrics) -> tuple:
         """Of what `distances` gives."""
         return tuple(
-            (what, metric)
+            f"{what}/{metric}"
             for metric in metrics
             for what in ("moves_with", "moves_with_border", "stays_with_border")
         )
@@ -212,15 +212,18 @@ class Moving:
                 return measure(*rows)
 
             whole = apart(expected, moved)
-            found["moves_with_border", metric] = whole
-            found["moves_with", metric] = apart(expected, moved, crop) if crop else whole
-            found["stays_with_border", metric] = apart(clean, moved)
+            found[f"moves_with_border/{metric}"] = whole
+            found[f"moves_with/{metric}"] = apart(expected, moved, crop) if crop else whole
+            found[f"stays_with_border/{metric}"] = apart(clean, moved)
         return found
 
 
 def _flow_at(drawn, parameters, grid, size) -> np.ndarray:
     """The flows at the units of a grid, in units: [n, rows, columns, 2]."""
     field = getattr(drawn.deformation, "field", None)
+    at_pixels = (grid.stride, grid.offset, grid.size) == ((1, 1), (0, 0), tuple(size))
+    if at_pixels:  # bit for bit what moved the images
+        return ops.convert_to_numpy(drawn.deformation.flow(parameters, *size))
     if isinstance(field, SplineField):
         matrix = _spline_at(field.control_points, *size, grid)
         flow = np.einsum("qp,npk->nqk", matrix, np.asarray(parameters, "float64"), optimize=True)
@@ -280,7 +283,7 @@ def _columns(layer, grid, border, intervals) -> dict:
     power = 2 if layer.metric == "euclidean" else 1
     baseline = np.median(layer.pairs[np.triu_indices(len(layer.pairs), 1)] ** power)
     with_it, whole, stays_whole = (
-        layer.others[what, layer.metric].astype("float64") ** power
+        layer.others[f"{what}/{layer.metric}"].astype("float64") ** power
         for what in ("moves_with", "moves_with_border", "stays_with_border")
     )
     stays = layer.apart.astype("float64") ** power

@@ -186,7 +186,8 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, moving, fl
     )
 
     def make():
-        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans), metrics, moving
+        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans)
+        what = *what, metrics, moving
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []

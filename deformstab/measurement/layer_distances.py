@@ -45,9 +45,7 @@ class LayerDistances:
     others: dict = field(default_factory=dict)
 
 
-def measured_layers(
-    model, images, layers, metric, batch_size, memory_limit, progress, moving=None
-):
+def measured_layers(model, images, layers, metric, batch_size, memory_limit, progress, moving=None):
     """Plans and measures the layers of a model with a progress bar.
 
     Args:
