@@ -89,18 +89,19 @@ def _rebuilt(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+_NAMES = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
+    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+}
+
+
 class _Restricted(pickle.Unpickler):
     """Knows what a state dictionary is made of; any other name in the pickle is refused."""
 
-    _known = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
-        **{("torch", name): dtype for name, dtype in _DTYPES.items()},
-    }
-
     def find_class(self, module, name):
         try:
-            return self._known[module, name]
+            return _NAMES[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, which no dictionary of tensors needs"

@@ -92,6 +92,12 @@ def of_preset(preset, seeds, data_fingerprint: str) -> list[PretrainedExperiment
         ImportError: a package is missing.
         ValueError: an unknown network, or two of one name.
     """
+    low, high = preset.pretrained_range if len(preset.pretrained_range) == 2 else (1, 0)
+    if not low < high:
+        raise ValueError(
+            "pretrained_range is two numbers low,high, the first below the second, received "
+            f"{preset.pretrained_range}"
+        )
     found = []
     for source in preset.pretrained:
         network = catalogue.find(source, preset.pretrained_range)

@@ -14,8 +14,8 @@ import time
 import pandas as pd
 
 from deformstab.paper.data import datasets, tasks
-from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs import pretrained_measurements
+from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs.experiments import Experiment
 from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
