@@ -8,7 +8,7 @@ be there.
 import hashlib
 import importlib.util
 import pathlib
-import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -197,8 +197,8 @@ def _application(name) -> PretrainedNetwork:
         except Exception as error:  # of a network that is not there, or of a file that is cut
             raise OSError(f"the weights of {name} could not be downloaded: {error}") from error
 
-    modules = [getattr(keras.applications, each.name) for each in _modules()]
-    (prepare, *_) = (each.preprocess_input for each in modules if hasattr(each, name))
+    # MobileNetV3's is not beside it in keras.applications, but where it is defined all are.
+    prepare = sys.modules[getattr(keras.applications, name).__module__].preprocess_input
     return PretrainedNetwork(
         name,
         f"{name} of keras.applications, trained on ImageNet",
@@ -207,10 +207,6 @@ def _application(name) -> PretrainedNetwork:
         lambda images: prepare(images * 255),
         "imagenet",
     )
-
-
-def _modules():
-    return pkgutil.iter_modules(keras.applications.__path__)
 
 
 def _fingerprint(path) -> str:

@@ -141,8 +141,9 @@ def _pickles(path):
         found = _Restricted(file).load()
         known, values = {each.key: each for each in _storages(found)}, {}
         for key in _Restricted(file).load():
-            count = int.from_bytes(file.read(8), "little")
-            if count != known[key].count:
+            header = file.read(8)
+            count = int.from_bytes(header, "little")
+            if len(header) < 8 or count != known[key].count:
                 raise ValueError(f"storage {key} has {count} numbers, not {known[key].count}")
             values[key] = _numbers(file.read(count * _size(known[key])), known[key])
         return found, values
