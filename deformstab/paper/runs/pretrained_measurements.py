@@ -75,10 +75,10 @@ def measure(experiment) -> dict[str, pd.DataFrame]:
 
 def _measure(model, images, state, found) -> None:
     layers = {layer.name: layer for layer in model._flatten_layers(include_self=False)}
+    if not any(is_shown(layer) for layer in layers.values()):
+        raise ValueError(f"{model.name} has no layer to look at: no ReLU, pooling or sum of maps")
     shown = ["input", is_shown]
     table = measure_sensitivity(model, images, layers=shown, batch_size=_BATCH, progress=False)
-    if len(table) < 2:
-        raise ValueError(f"{model.name} has no layer to look at: no ReLU, pooling or sum of maps")
     sides = [side(layers[name]) if name in layers else np.nan for name in table["layer"]]
     sides[0] = float(images.shape[1])
     found.setdefault("pretrained_sensitivity", []).append(table.assign(side=sides, state=state))
