@@ -27,7 +27,7 @@ PYTHON311 ?= python3.11
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
-	@echo "make pretrained  networks that others trained, into results/pretrained (half an hour)"
+	@echo "make pretrained  networks that others trained, into results/pretrained (10 to 30 minutes)"
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"

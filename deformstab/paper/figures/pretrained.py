@@ -3,6 +3,7 @@
 import math
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from deformstab.paper.figures import style
 from deformstab.paper.verdicts.other_networks import measured, title
@@ -33,19 +34,22 @@ def plot(results, target):
     count = max(1, len(networks))
     columns = min(_COLUMNS, count)
     rows = math.ceil(count / columns)
-    fig, axes = style.figure(7.2, 2.7 * rows, nrows=rows, ncols=columns, squeeze=False)
+    grid = {"nrows": rows, "ncols": columns, "sharey": True, "squeeze": False}
+    fig, axes = style.figure(7.2, 2.8 * rows, **grid)
     with style.context():
         for axis in axes.flat[count:]:
             axis.set_axis_off()
         if not len(networks):
             style.not_run(axes[0, 0])
         for letter, axis, row in zip("abcdefghijkl", axes.flat, networks.itertuples()):
-            style.panel(axis, letter, title(row.network))
-            axis.title.set_fontsize(7)
+            style.panel(axis, letter, title(row.network).replace(", ", ",\n"))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             (_sensitivity if target == "2b" else _smoothness)(axis, results, row.network)
         label = "normalized sensitivity" if target == "2b" else "TV(W) / ‖W‖₁   (lower is smoother)"
         for axis in axes[:, 0]:
             axis.set_ylabel(label)
+        if target == "2b":  # of all panels at once: it ends their scaling
+            axes[0, 0].set_ylim(bottom=0)
         style.legend(fig, axes.flat, rows=2 if target == "2b" else 1)
     return fig
 
@@ -68,7 +72,6 @@ def _sensitivity(axis, results, network):
             axis.axvline(place - 0.5, color="0.85", linewidth=0.7, zorder=0)
             before = side
     axis.set(xlabel="representation (0: the image)")
-    axis.set_ylim(bottom=0)
 
 
 def _smoothness(axis, results, network):
@@ -78,7 +81,8 @@ def _smoothness(axis, results, network):
         for state in ("trained", "random"):
             chosen = of_size[of_size["state"] == state]
             if len(chosen):
-                _line(axis, chosen, "smoothness", state, f"{_STATES[state][0]}, {name}", marker)
+                label = _STATES[state][0] + (f", {name}" if state == "trained" else "")
+                _line(axis, chosen, "smoothness", state, label, marker)
     axis.set(xlabel="convolution, in order")
 
 

@@ -166,7 +166,7 @@ def test_figures_show_every_network_and_state(target, results):
     name, column = ("sensitivity", "sensitivity") if target == "2b" else ("smoothness",) * 2
     frame = results.tables[f"pretrained_{name}"]
     for axis, network in zip(fig.axes, NETWORKS):
-        assert title(network) in axis.get_title(loc="left")
+        assert title(network) in " ".join(axis.get_title(loc="left").split())
         shown = {line.get_label(): line.get_ydata() for line in axis.lines}
         trained = frame[(frame["network"] == network) & (frame["state"] == "trained")]
         random = frame[(frame["network"] == network) & (frame["state"] == "random")]
@@ -184,6 +184,10 @@ def test_figures_show_every_network_and_state(target, results):
             assert (normalized in shown) == NETWORKS[network][1]
             halvings = [line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 2]
             assert halvings == [1.5, 3.5]
+        low, high = axis.get_ylim()
+        for values in shown.values():
+            assert low <= min(values)
+            assert max(values) <= high
     style.plt.close(fig)
 
 
