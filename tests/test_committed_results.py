@@ -1,6 +1,7 @@
 """What `docs/findings.md` says of committed results, recomputed from their tables."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import ROOT
 from scipy import stats
@@ -58,6 +59,63 @@ def test_claims_by_the_number_of_images_are_those_of_the_committed_table():
         cells = " | ".join(rows.set_index("choice")["text"][choices])
         assert f"| {cells} |" in FINDINGS, f"{claim}: {cells}"
     assert table["claim"].nunique() == 5
+
+
+# ---- networks that others trained ----
+
+
+def pretrained(name):
+    table = read_csv(ROOT / "results" / "pretrained" / "tables" / f"pretrained_{name}.csv")
+    return dict(list(table.groupby("network")))
+
+
+@pytest.mark.parametrize("network", ["hed", "efficientnet-lite0", "fer"])
+def test_what_is_said_of_other_networks_is_in_their_tables(network):
+    def told(logs):
+        mean, half = logs.mean(), stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)
+        value, low, high = np.exp([mean, mean - half, mean + half])
+        return claims_page._with_interval(pd.Series({"value": value, "low": low, "high": high}))
+
+    def change(quantity, state):
+        rows = pretrained(quantity)[network]
+        rows = rows[rows["layer"] != "input"].assign(value=lambda r: np.log(r[quantity]))
+        trained = rows[rows["state"] == "trained"].set_index("layer_index")["value"]
+        wide = rows[rows["state"] == state].pivot(
+            index="layer_index", columns="seed", values="value"
+        )
+        return wide.rsub(trained, axis=0)
+
+    smoother = change("smoothness", "random")
+    slopes = [stats.linregress(range(len(smoother)), smoother[seed]).slope for seed in smoother]
+    cells = [told(smoother.mean()), told(np.array(slopes))]
+    cells.append(told(change("sensitivity", "random").mean()))
+    normalized = change("sensitivity", "random_normalized").mean()
+    cells.append(told(normalized) if len(normalized) else "has none")
+    assert f"| {' | '.join(cells)} |" in FINDINGS, cells
+
+
+def test_what_is_said_of_their_layers_is_in_the_tables():
+    networks = ("hed", "efficientnet-lite0", "fer")
+    found = [pretrained("sensitivity")[network].query("state == 'trained'") for network in networks]
+    of = lambda numbers: "{:.2f}, {:.2f} and {:.2f}".format(*numbers)
+    most = of([rows["sensitivity"].max() for rows in found])
+    last = of([rows["sensitivity"].iloc[-1] for rows in found])
+    first = of([rows["sensitivity"].iloc[0] for rows in found])
+    assert f"in the first layers, to {most}, and falls in the later ones" in FINDINGS
+    assert f"the last has {last}. The images themselves have {first}." in FINDINGS
+    for rows in found:  # it rises in the first third, and falls after
+        assert rows["sensitivity"].to_numpy().argmax() <= len(rows) / 3
+    rows = pretrained("smoothness")["efficientnet-lite0"]
+    by_state = {state: part.groupby("layer")["smoothness"] for state, part in rows.groupby("state")}
+    ratio = (by_state["trained"].mean() / by_state["random"].mean()).filter(like="depthwise")
+    halving = [ratio.pop(f"block{number}_depthwise") for number in (1, 3, 5, 11)]
+    assert "{:.2f}, {:.2f}, {:.2f} and {:.2f} times".format(*halving) in FINDINGS
+    assert f"the very last one {ratio.pop('block15_depthwise'):.2f}" in FINDINGS
+    assert len(ratio) == 11
+    assert f"the other eleven {ratio.min():.2f} to {ratio.max():.2f}" in FINDINGS
+    answers = pretrained("networks")["efficientnet-lite0"].query("state == 'trained'").iloc[0]
+    text = f"names {100 * answers.top1:.1f} % of {answers.answers} ImageNet photographs"
+    assert text in FINDINGS
 
 
 def claims(folder):

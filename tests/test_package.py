@@ -65,9 +65,13 @@ ROOMS = {
         *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),
         "measure_files",
     ],
-    "paper.data": ["image_files", "bundled", "datasets", "tasks"],
+    "paper.data": ["image_files", "bundled", "datasets", "photographs", "tasks"],
+    "paper.pretrained": [
+        *("torch_files", "efficientnet_lite", "hed", "catalogue", "random_weights"),
+    ],
     "paper.runs": [
-        *("recipes", "experiments", "preset", "presets", "training", "network_measurements"),
+        *("recipes", "experiments", "preset_checks", "pretrained_experiments", "preset", "presets"),
+        *("training", "network_measurements", "pretrained_measurements"),
         *(
             "executors",
             "locks",
@@ -81,12 +85,13 @@ ROOMS = {
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
         *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
+        "other_networks",
     ],
     "paper.figures": [
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
-        *("pooling", "over_training", "trajectory", "catalogue"),
+        *("pooling", "over_training", "trajectory", "pretrained", "catalogue"),
     ],
-    "paper.pages": ["claims_page", "folder_page"],
+    "paper.pages": ["other_networks_page", "claims_page", "folder_page"],
     "paper": ["reproduce"],
 }
 ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from deformstab._version import __version__
 from deformstab.deformations.splines import warn_if_folding
 from deformstab.paper.figures import style
-from deformstab.paper.figures.catalogue import FIGURES, needs_tracking, resolve
+from deformstab.paper.figures.catalogue import FIGURES, drawable, resolve
 from deformstab.paper.pages import claims_page, folder_page
 from deformstab.paper.runs import executors, measuring_again, runs
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
 from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
 from deformstab.paper.verdicts import (
@@ -24,6 +25,7 @@ from deformstab.paper.verdicts import (
     changes_by_kind,
     claims,
     claims_by_choice,
+    other_networks,
     pooling_shifts,
     training_paths,
 )
@@ -61,7 +63,7 @@ def reproduce(
         ValueError: an unknown figure; an output folder of another configuration, or one that
             another process writes into.
     """
-    wanted, output_dir = _drawable(resolve(figures), preset, figures), pathlib.Path(output_dir)
+    wanted, output_dir = drawable(resolve(figures), preset, figures), pathlib.Path(output_dir)
     with only_writer(output_dir):
         remove_temporaries(output_dir, _PROVENANCE)  # a kill's, before the folder was anybody's
         _refuse_other_results(output_dir, preset)
@@ -93,6 +95,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
         "claims_by_choice": claims_by_choice.claims_by_choice(results),
         "claims_over_training": claims_by_choice.claims_over_training(results),
         "changes_by_kind": changes_by_kind.changes_by_kind(results),
+        "other_networks": other_networks.other_networks(results),
         "paths": training_paths.path_shapes(results),
     }
     measured = ("sensitivity", "smoothness", "variants")
@@ -135,7 +138,7 @@ def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
     Returns:
         A row a run: `run`, `finished`, and estimates: `seconds` on two cores and `gigabytes`.
     """
-    wanted = _drawable(resolve(figures), preset, figures)
+    wanted = drawable(resolve(figures), preset, figures)
     _refuse_other_results(pathlib.Path(output_dir), preset)
     rows = [
         {
@@ -171,24 +174,12 @@ def _in_order(experiments, preset) -> list:
     return sorted(experiments, key=lambda each: (recipes.index(each.choice), each.seed))
 
 
-def _drawable(wanted, preset, asked) -> dict[str, set]:
-    """Without what was measured during training there is nothing in the figures that show it."""
-    if preset.track:
-        return wanted
-    missing = [name for name in wanted if needs_tracking(name)]
-    if asked and missing:
-        raise ValueError(
-            f"figure {missing[0]} shows networks while they train: add --track (and, as its runs "
-            "are other runs, another --output_dir), or take a preset that has it"
-        )
-    return {name: studies for name, studies in wanted.items() if name not in missing}
-
-
 def _check(experiments) -> None:
     """What can fail or surprise does so before the first run: missing data, folding deformations.
 
     So does a kind of downsampling that figures would leave out.
     """
+    experiments = [each for each in experiments if each.study != PRETRAINED]  # trained elsewhere
     shown = {each.downsampling for each in experiments}
     style.check_labels(shown, style.KIND_LABELS, "downsampling")
     kinds_of_data = ("study", "task", "class_displacement", "choice")
@@ -225,7 +216,7 @@ def measure_again(
     output_dir = pathlib.Path(output_dir)
     folder = output_dir / measuring_again.FOLDER
     _refuse_other_results(output_dir, preset)
-    experiments = preset.every_experiment()
+    experiments = [each for each in preset.every_experiment() if each.study != PRETRAINED]
     finished = [each for each in experiments if runs.finished(each, output_dir)]
     there = [each for each in finished if networks.has_any(each)]
     if not there:

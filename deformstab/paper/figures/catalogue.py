@@ -13,8 +13,10 @@ from deformstab.paper.figures import (
     figure5,
     over_training,
     pooling,
+    pretrained,
     trajectory,
 )
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ FIGURES = {
     "pooling": _spec(pooling),
     "trajectory": _spec(trajectory),
     "over_training": _spec(over_training),
+    "pretrained_2b": _spec(pretrained, "2b"),
+    "pretrained_4a": _spec(pretrained, "4a"),
 }
 PANELS = {  # the paper's panels, each with the studies whose runs it needs
     "2a": ("large",),
@@ -77,6 +81,39 @@ PANELS = {  # the paper's panels, each with the studies whose runs it needs
 def needs_tracking(name: str) -> bool:
     """Whether a figure shows what is measured while networks train (`Preset.track`)."""
     return "trajectory" in FIGURES[name].tables
+
+
+def drawable(wanted: dict, preset, asked) -> dict[str, set]:
+    """Of the figures of `resolve`, those that there is something for.
+
+    Without what was measured during training there is nothing in the figures that show it. Figures
+    of networks that others trained, and all others, stand apart: neither brings the other with it.
+
+    Args:
+        wanted: of `resolve`.
+        preset: its choices.
+        asked: the names that were asked for; none for all figures.
+
+    Raises:
+        ValueError: a figure was asked for that shows networks while they train, and they were not
+            measured then.
+    """
+    if not asked:
+        apart = {PRETRAINED}
+        wanted = {
+            name: studies
+            for name, studies in wanted.items()
+            if (PRETRAINED in preset.studies if studies == apart else {*preset.studies} != apart)
+        }
+    if preset.track:
+        return wanted
+    missing = [name for name in wanted if needs_tracking(name)]
+    if asked and missing:
+        raise ValueError(
+            f"figure {missing[0]} shows networks while they train: add --track (and, as its runs "
+            "are other runs, another --output_dir), or take a preset that has it"
+        )
+    return {name: studies for name, studies in wanted.items() if name not in missing}
 
 
 def resolve(names) -> dict[str, set]:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS
+from deformstab.paper.pages import other_networks_page
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.training import TRACKED_IMAGES
 from deformstab.paper.verdicts.changes_by_kind import QUANTITIES
 from deformstab.paper.verdicts.claims import (
@@ -33,7 +35,8 @@ def claims_page(results, tables) -> str:
 
     Args:
         results: of the runs.
-        tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`.
+        tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`,
+            `other_networks`.
     """
     claims = tables["claims"]
     counts = claims["verdict"].value_counts()
@@ -44,14 +47,17 @@ def claims_page(results, tables) -> str:
     lines += [f"{len(claims)} rows: {summary}.", ""]
     if results.preset.seeds < EVIDENCE:
         lines += [f"{results.preset.seeds} seeds describe; evidence needs {EVIDENCE}.", ""]
-    lines += [*claims_table(claims), "", *_rule(), "", *_data(results), *_choices(results)]
+    others = tables.get("other_networks", pd.DataFrame())
+    below = other_networks_page.lines_below(others, _with_interval)
+    lines += [*claims_table(claims, below), "", *_rule(), "", *_data(results)]
+    lines += [*other_networks_page.section(results, others, _with_interval), *_choices(results)]
     lines += [*_changes_by_kind(tables["changes_by_kind"])]
     lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
     return "\n".join(lines)
 
 
-def claims_table(claims: pd.DataFrame) -> list[str]:
-    """The lines of a Markdown table, a row a claim."""
+def claims_table(claims: pd.DataFrame, below=None) -> list[str]:
+    """The lines of a Markdown table, a row a claim, with lines that stand `below` some of them."""
     lines = [
         "| claim | sentence | figure | statistic | claimed | value (95 % interval) | seeds "
         "| p (Holm) | verdict |",
@@ -65,6 +71,8 @@ def claims_table(claims: pd.DataFrame) -> list[str]:
             f"| {row.claim} | {row.sentence} | {row.figure} | {row.statistic} | {row.claimed} "
             f"| {value} | {row.seeds} | {p} | {verdict} |"
         )
+        if below and (row.claim, row.figure) in below:
+            lines.append(below[row.claim, row.figure])
     return lines
 
 
@@ -107,6 +115,8 @@ def _rule():
 
 
 def _data(results):
+    if {*results.preset.studies} == {PRETRAINED}:
+        return []
     lines = ["## What was trained", ""]
     for study in ("main", "large", "tasks"):
         lines.append(f"- {study}: {results.describe(study)}.")

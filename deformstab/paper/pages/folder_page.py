@@ -5,7 +5,7 @@ import pandas as pd
 from deformstab._version import __version__
 from deformstab.paper.figures.catalogue import FIGURES
 from deformstab.paper.pages.claims_page import SOURCE
-from deformstab.paper.runs.experiments import STUDIES
+from deformstab.paper.runs.preset import ALL_STUDIES
 from deformstab.paper.runs.presets import PRESETS
 from deformstab.paper.runs.recipes import RECIPES
 
@@ -27,7 +27,7 @@ def commands(command: str, preset, finished) -> tuple[str, str]:
         finished: experiments.
     """
     usual = PRESETS.get(preset.name, preset)
-    studies = [study for study in STUDIES if any(each.study == study for each in finished)]
+    studies = [study for study in ALL_STUDIES if any(each.study == study for each in finished)]
     if "--init_only" not in command and studies and studies != list(usual.studies):
         command = f"{command} --studies={','.join(studies)}"
     repeated = [each for each in finished if each.study == "recipes"]

@@ -10,9 +10,13 @@ import keras
 
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS, PAPER_KINDS, check_downsampling
 from deformstab.paper.data import datasets
+from deformstab.paper.pretrained import catalogue
 from deformstab.paper.runs.experiments import MAIN_TASKS, SCALINGS, STUDIES, Experiment
+from deformstab.paper.runs.preset_checks import check_list
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED, of_preset
 from deformstab.paper.runs.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
 
+ALL_STUDIES = (*STUDIES, PRETRAINED)
 # Fields that say which runs there are, not what they are.
 NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
 
@@ -69,6 +73,9 @@ class Preset:
     large_blocks: tuple = ((2, 8), (2, 16), (3, 32), (3, 64), (3, 64))
     large_control_points: int = 5
     large_max_displacement: float | None = None
+    pretrained: tuple = catalogue.BY_DEFAULT
+    pretrained_images: str | None = None
+    pretrained_range: tuple = (-1.0, 1.0)
     backend: str = field(default_factory=keras.backend.backend)
     demonstration: str = field(default="", compare=False)
 
@@ -102,18 +109,19 @@ class Preset:
             if getattr(self, name) > bound:
                 raise ValueError(f"{name} must be at most {bound}, received {getattr(self, name)}")
         choices = {
-            "studies": STUDIES,
+            "studies": ALL_STUDIES,
             "downsampling": DOWNSAMPLING_KINDS,
             "large_downsampling": DOWNSAMPLING_KINDS,
             "main_tasks": MAIN_TASKS,
             "recipes": tuple(RECIPES),
             "sigmas": None,
+            "pretrained": (),
             "class_displacements": None,
         }
         for name, known in choices.items():
-            _check_list(name, getattr(self, name), known)
+            check_list(name, getattr(self, name), known)
         for name, known in _ONE_OF.items():
-            _check_list(name, (getattr(self, name),), known)
+            check_list(name, (getattr(self, name),), known)
         for name in ("blocks", "large_blocks"):
             found = getattr(self, name)
             if not found or any(min(block) < 1 for block in found):
@@ -135,9 +143,10 @@ class Preset:
         fields = dataclasses.asdict(self)
         for name in NOT_COUNTED:
             del fields[name]
-        for name in ("data_dir", "tasks_data_dir", "large_data_dir"):
+        for name in ("data_dir", "tasks_data_dir", "large_data_dir", "pretrained_images"):
             if fields[name] is not None:
                 fields[name] = datasets.fingerprint(fields[name])
+        fields["pretrained"] = catalogue.without_folders(self.pretrained)
         return json.loads(json.dumps(fields))
 
     @property
@@ -151,7 +160,8 @@ class Preset:
         """The networks of the given studies (by default the preset's), in the order of tables."""
         wanted = self.studies if studies is None else studies
         fresh = dataclasses.replace(self)  # data are read once a call: they may have changed
-        return [each for name in STUDIES if name in wanted for each in getattr(fresh, f"_{name}")()]
+        chosen = [name for name in ALL_STUDIES if name in wanted]
+        return [each for name in chosen for each in getattr(fresh, f"_{name}")()]
 
     def every_experiment(self) -> list[Experiment]:
         """Also the networks of studies and recipes that are not asked for, if their data are known.
@@ -162,10 +172,10 @@ class Preset:
         recipes = [name for name in RECIPES if name in asked or not repeated(name, self)]
         every = dataclasses.replace(self, recipes=tuple(recipes), recipes_seeds=self.seeds)
         found = []
-        for name in STUDIES:
+        for name in ALL_STUDIES:
             try:
                 found += getattr(every, f"_{name}")()
-            except ValueError:
+            except (ValueError, ImportError):
                 if name in self.studies:
                     raise
         return found
@@ -247,6 +257,11 @@ class Preset:
             found += [dataclasses.replace(each, **changes) for each in varied if each.seed in seeds]
         return found
 
+    def _pretrained(self):
+        if self.pretrained_images is not None:
+            datasets.check_source("folder", self.pretrained_images)
+        return of_preset(self, self._seeds(), datasets.fingerprint(self.pretrained_images))
+
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)
 
@@ -282,18 +297,3 @@ _ONE_OF = {
 }
 _NOT_WATCHED = {"track": False, "variants": False, "class_pairs": False}
 _INITIAL = {"epochs": 0, **_NOT_WATCHED}
-
-
-def _check_list(name, values, known):
-    """Refuses an empty list, a value that comes twice, is unknown or, a number, below zero."""
-    if not values:
-        raise ValueError(
-            f"{name} is empty; give " + (f"some of {', '.join(known)}" if known else "numbers")
-        )
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name} names something twice: {values}")
-    for value in values:
-        if known and value not in known:
-            raise ValueError(f"unknown {name} {value!r}; the known ones are {', '.join(known)}")
-        if not known and not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be at least 0, received {value}")

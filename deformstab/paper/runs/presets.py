@@ -5,6 +5,7 @@ import dataclasses
 from deformstab.networks.vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS
 from deformstab.paper.runs.experiments import MAIN_TASKS, STUDIES
 from deformstab.paper.runs.preset import Preset
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.recipes import BY_DEFAULT
 
 _SMALL = Preset(
@@ -72,6 +73,8 @@ PRESETS = {
         weight_decay=2e-2,
         **_TO_THE_END,
     ),
+    # Networks that others trained, in place of the paper's ImageNet ones.
+    "pretrained": Preset("pretrained", studies=(PRETRAINED,)),
     # The paper's ImageNet networks, on a folder of ImageNet: Figures 2a, 2b and 4a.
     "imagenet": dataclasses.replace(
         _SMALL,

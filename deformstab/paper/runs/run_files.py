@@ -12,11 +12,13 @@ import pathlib
 
 import pandas as pd
 
+from deformstab.paper.runs import pretrained_measurements
 from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.training import is_tracked
 from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv
 
-TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS}
+TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS, **pretrained_measurements.TYPES}
 # What tells the rows of a table apart, and the numbers that are read of them.
 _KEYS = {
     "sensitivity": ("phase", "metric", "layer_index", "layer"),
@@ -34,7 +36,7 @@ _NUMBERS = {
     "epochs": ("step", "accuracy_train"),
     "training": ("steps", "accuracy_train", "accuracy_test"),
 }
-_TEXTS = ("layer", "layer_type", "metric", "note", "phase", "quantity", "variant")
+_TEXTS = ("layer", "layer_type", "metric", "note", "phase", "quantity", "state", "variant")
 _VARIANTS = ("train_images", "before_relu", "own_statistics")
 # Of these a run has what its images have: pairs of different classes, of one class, or both.
 _PAIRS = ("pairs_between_classes", "pairs_within_classes")
@@ -68,6 +70,9 @@ def read_run(
         if not 0 <= seconds < math.inf:
             raise ValueError(f"its seconds are {seconds}")
         tables = _tables(result.get("tables"))
+        if experiment.study == PRETRAINED:
+            pretrained_measurements.check(tables)
+            return tables, float(seconds)
         for name, rows in _expected(experiment, tables, whole).items():
             _check_rows(name, tables.get(name, pd.DataFrame()), rows)
     except (ValueError, TypeError, KeyError, OSError, RecursionError, OverflowError) as error:

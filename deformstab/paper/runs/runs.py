@@ -14,9 +14,11 @@ import time
 import pandas as pd
 
 from deformstab.paper.data import datasets, tasks
+from deformstab.paper.runs import pretrained_measurements
 from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs.experiments import Experiment
 from deformstab.paper.runs.network_measurements import measure, record
+from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
 from deformstab.tables import (
@@ -33,6 +35,7 @@ RUN_COLUMNS = (
     *("input_scaling", "batch_statistics", "choice"),
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
+_EVERY_TABLE = (*TABLES, *pretrained_measurements.TABLES)
 _TEST_IMAGES = 512  # of which the first ones measure
 
 
@@ -156,7 +159,7 @@ def with_run(frames, experiment) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
-    for place, column in enumerate(RUN_COLUMNS):
+    for place, column in enumerate(getattr(experiment, "columns", RUN_COLUMNS)):
         frame.insert(place, column, getattr(experiment, column))
     return frame
 
@@ -167,7 +170,12 @@ def execute(experiment: Experiment, folder, commit: str | None = None, networks=
     On a worker the source is a copy without its history, so it is told the commit.
     """
     checkpoint = _path(experiment, folder).with_suffix(".partial.npz")
-    tables, seconds = _run(experiment, checkpoint, networks)
+    if experiment.study == PRETRAINED:
+        start = time.perf_counter()
+        tables = pretrained_measurements.measure(experiment)
+        seconds = time.perf_counter() - start
+    else:
+        tables, seconds = _run(experiment, checkpoint, networks)
     return as_result(experiment, tables, seconds, commit)
 
 
@@ -250,7 +258,7 @@ def collect(
     check_there([each for each in needed if each.id not in seconds], folder)
     tables = {
         name: pd.concat(frames[name], ignore_index=True) if name in frames else pd.DataFrame()
-        for name in TABLES
+        for name in _EVERY_TABLE
     }
     return tables, seconds
 

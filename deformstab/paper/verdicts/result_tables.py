@@ -91,6 +91,14 @@ class Results:
             f"network {widths}"
         )
 
+    def describe_photographs(self) -> str:
+        """The photographs that networks were measured on that others trained."""
+        table = self.tables.get("pretrained_sensitivity", pd.DataFrame())
+        count = int(table["images"].max()) if len(table) else self.preset.measured_images
+        if self.preset.pretrained_images is None:
+            return f"{count} random crops of ten bundled photographs"
+        return f"{count} photographs of {datasets.title('folder', self.preset.pretrained_images)}"
+
     def measured_images(self, study: str) -> int:
         """How many images the sensitivities of a study were measured on."""
         return self._count("sensitivity", "images", study, self.preset.measured_images)

@@ -1,0 +1,23 @@
+"""Checks of the lists that a preset holds."""
+
+import math
+
+
+def check_list(name, values, known):
+    """Refuses an empty list, a value that comes twice, is unknown or, a number, below zero.
+
+    Args:
+        name: of the field.
+        values: its values.
+        known: what they may be; `None` for numbers, `()` for any names.
+    """
+    if not values:
+        told = "numbers" if known is None else f"some of {', '.join(known)}" if known else "names"
+        raise ValueError(f"{name} is empty; give {told}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} names something twice: {values}")
+    for value in values:
+        if known and value not in known:
+            raise ValueError(f"unknown {name} {value!r}; the known ones are {', '.join(known)}")
+        if known is None and not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0, received {value}")
