@@ -198,18 +198,18 @@ def layer_distances(
         for name, (_, stop) in spans.items():
             rows, whole = kept.pop(name), stop == found[name][0].representation.features
             for layer in found[name]:
-                scale = layer.length or 1.0
-                cosine = layer.metric == "cosine"
-                scales = lengths[name][:, 0] if cosine else np.full(count, scale)
-                key = name, layer.metric
+                scales = np.full(count, layer.length or 1.0)
+                if layer.metric == "cosine":
+                    scales = lengths[name][:, 0]
                 more = _squares(rows, scales, _PAIRS * memory_limit)
+                key = name, layer.metric
                 squares[key] = squares.get(key, 0) + more
-                if whole:
-                    total = squares.pop(key)
-                    layer.pairs = 0.5 * total if cosine else np.sqrt(total) * scale
-                    yield places[name], layer
-            if whole:
-                del found[name]
+            del rows  # before anything else is computed
+            for layer in found.pop(name) if whole else ():
+                total = squares.pop((name, layer.metric))
+                cosine, scale = layer.metric == "cosine", layer.length or 1.0
+                layer.pairs = 0.5 * total if cosine else np.sqrt(total) * scale
+                yield places[name], layer
         kept.clear()
 
 
