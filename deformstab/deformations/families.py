@@ -91,7 +91,8 @@ class RandomDiffeomorphism(_RandomFamily):
         cutoff: the highest frequency, an int of at least 1.
         rms_displacement: in pixels, over draws and pixels, at least 0. So large that deformations
             fold the image, it warns and says how many do.
-        seed, interpolation, data_format, **kwargs: as for `ds.RandomDeformation`.
+        seed, interpolation, data_format: as for `ds.RandomDeformation`.
+        **kwargs: of `keras.layers.Layer`, as there.
 
     Input, output: as of `ds.RandomDeformation`; more pixels on a side than `cutoff` + 1.
 
@@ -159,7 +160,8 @@ class RandomTranslation(_RandomFamily):
     Args:
         rms_displacement: in pixels, over draws, at least 0.
         integer: whether shifts are whole pixels.
-        seed, interpolation, data_format, **kwargs: as for `ds.RandomDeformation`.
+        seed, interpolation, data_format: as for `ds.RandomDeformation`.
+        **kwargs: of `keras.layers.Layer`, as there.
         padding: what comes in from outside the image: "edge", its nearest edge pixel, or
             "circular", what went out at the other side (then a whole shift is `np.roll`).
 
@@ -214,7 +216,8 @@ class RandomRotation(_RandomFamily):
 
     Args:
         rms_displacement: in pixels, over pixels, at least 0, at most 2 g (half a turn).
-        seed, interpolation, data_format, **kwargs: as for `ds.RandomDeformation`.
+        seed, interpolation, data_format: as for `ds.RandomDeformation`.
+        **kwargs: of `keras.layers.Layer`, as there.
 
     Input, output: as of `ds.RandomDeformation`.
 
@@ -261,7 +264,8 @@ class RandomScaling(_RandomFamily):
 
     Args:
         rms_displacement: in pixels, over pixels, at least 0, less than g (where 1 - s is zero).
-        seed, interpolation, data_format, **kwargs: as for `ds.RandomDeformation`.
+        seed, interpolation, data_format: as for `ds.RandomDeformation`.
+        **kwargs: of `keras.layers.Layer`, as there.
 
     Input, output: as of `ds.RandomDeformation`.
 

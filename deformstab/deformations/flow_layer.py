@@ -188,10 +188,8 @@ class FlowLayer(keras.layers.Layer):
         self.field.check(*self.image_size(images.shape))
         key = self._deform_key(images, interpolation)
         if not keras.backend.is_float_dtype(key[2]):
-            name = self.field.name
-            parameters = refuse_non_finite(
-                parameters, f"{name} of integer images must be finite: no pixel is NaN"
-            )
+            message = f"{self.field.name} of integer images must be finite: no pixel is NaN"
+            parameters = refuse_non_finite(parameters, message)
         return compiled_deform(*key)(images, parameters)
 
     def move_points(self, points: Any, parameters: Any, height: int, width: int) -> Any:
@@ -209,9 +207,8 @@ class FlowLayer(keras.layers.Layer):
 
         Returns:
             [batch, n, 2], pixels, (y, x). NaN where the point left the image (no p in it, up to the
-            centres of its outer pixels, comes from the point), where the map folds (several do, or
-            it is turned over there), and where `points` or the image's `parameters` are NaN. On a
-            torus (padding "circular") points are solved for within the image as well.
+            centres of its outer pixels, comes from the point; on a torus as well), where the map
+            folds (several do, or it is turned over), and where `points` or `parameters` are NaN.
 
         Example:
 
@@ -224,11 +221,10 @@ class FlowLayer(keras.layers.Layer):
         parameters = self._check_parameters(parameters)
         field = self.field
         field.check(height, width)
-        size = int(height), int(width)
         points = as_points(points, parameters.shape[0], self.geometry_dtype)
 
         def solve(points, parameters):
-            return moved_points(points, parameters, field, *size)
+            return moved_points(points, parameters, field, int(height), int(width))
 
         return call_numpy(solve, points.shape, self.geometry_dtype, points, parameters)
 

@@ -91,9 +91,8 @@ def measure_equivariance(
     (drawn,) = prepared.perturbations
     if not isinstance(drawn, Drawn):
         raise ValueError(
-            "whether a map moves with the image depends on its flow, and a function has none that "
-            "is known: pass a layer such as ds.RandomDeformation, or an object with draw, flow, "
-            "deform"
+            "whether a map moves depends on the image's flow, and a function has none that is "
+            "known: pass a layer such as ds.RandomDeformation, or an object with draw, flow, deform"
         )
     grids = {}
 
@@ -221,8 +220,7 @@ class Moving:
 def _flow_at(drawn, parameters, grid, size) -> np.ndarray:
     """The flows at the units of a grid, in units: [n, rows, columns, 2]."""
     field = getattr(drawn.deformation, "field", None)
-    at_pixels = (grid.stride, grid.offset, grid.size) == ((1, 1), (0, 0), tuple(size))
-    if at_pixels:  # bit for bit what moved the images
+    if (grid.stride, grid.offset, grid.size) == ((1, 1), (0, 0), tuple(size)):  # bit for bit
         return ops.convert_to_numpy(drawn.deformation.flow(parameters, *size))
     if isinstance(field, SplineField):
         matrix = _spline_at(field.control_points, *size, grid)
@@ -296,9 +294,7 @@ def _columns(layer, grid, border, intervals) -> dict:
         if intervals:
             sums = [each.mean(axis=1) for each in (with_it, stays)]
             logs = [np.log((each.sum() - each) / (len(each) - 1)) for each in sums]
-            log = np.log(row["ratio"])
-            low, high = np.exp(jackknife_interval(log, logs[0] - logs[1]))
-            row |= {"ratio_low": low, "ratio_high": high}
-            if row["ratio"] == 0:
-                row |= {"ratio_low": 0.0, "ratio_high": 0.0}
+            low, high = np.exp(jackknife_interval(np.log(row["ratio"]), logs[0] - logs[1]))
+            zero = row["ratio"] == 0
+            row |= {"ratio_low": 0.0 if zero else low, "ratio_high": 0.0 if zero else high}
     return row

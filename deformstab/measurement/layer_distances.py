@@ -88,9 +88,16 @@ def build(model, images) -> None:
     there are some after a call, the model does not use them.
 
     Raises:
-        ValueError: it is no Keras model.
+        ValueError: it is no Keras model, or videos come to one that takes images.
     """
     check_model(model)
+    taken = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if len(taken) == len(images.inputs):
+        shape, own = images.inputs[images.place].shape, taken[images.place].shape
+        if len(shape) == 5 and len(own) == 4:  # of images, a batch too many; videos have models
+            raise ValueError(
+                f"images must be a batch as the model takes it, {tuple(own)}, received shape {shape}"
+            )
     if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
         model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
     inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
