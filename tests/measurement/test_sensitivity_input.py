@@ -39,10 +39,17 @@ def test_too_few_images_before_any_work(images, network, count):
         ds.measure_sensitivity(network, images[:count])
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 3), (4, 16, 16), (2, 2, 16, 16, 3)])
+@pytest.mark.parametrize("shape", [(16, 16, 3), (4, 16, 16), (2, 2, 2, 16, 16, 3)])
 def test_what_is_no_batch_of_images_before_any_work(network, shape):
     with pytest.raises(ValueError, match=r"images must be a batch .*received shape \(.*16"):
         ds.measure_sensitivity(network, np.zeros(shape, "float32"))
+
+
+def test_videos_for_a_network_of_images(network):
+    clips = np.zeros((2, 2, 16, 16, 3), "float32")
+    for measure in (ds.measure_sensitivity, ds.measure_stability, ds.prediction_consistency):
+        with pytest.raises(ValueError, match=r"images must be a batch .*received shape \(2, 2, 16"):
+            measure(network, clips)
 
 
 @pytest.mark.parametrize("deformation", [2.0, "paper", (3, 2)])
