@@ -27,7 +27,7 @@ PYTHON311 ?= python3.11
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
-	@echo "make pretrained  networks that others trained, into results/pretrained (10 to 30 minutes)"
+	@echo "make pretrained  networks that others trained, into results/pretrained-mine (10 to 30 minutes)"
 	@echo "make test        the test suite"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
@@ -43,7 +43,7 @@ reproduce: $(STAMP)
 	.venv/bin/python bin/reproduce_figures --preset=quick $(FLAGS)
 
 pretrained: $(STAMP)-pretrained
-	.venv/bin/python bin/reproduce_figures --preset=pretrained $(FLAGS)
+	.venv/bin/python bin/reproduce_figures --preset=pretrained --output_dir=results/pretrained-mine $(FLAGS)
 
 test: $(STAMP)-test
 	.venv/bin/python -m pytest --numprocesses 2

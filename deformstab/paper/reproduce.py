@@ -262,6 +262,9 @@ def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
                 f"{path} cannot be read ({error!r}); choose another output_dir or remove it"
             ) from error
         changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        if not any((output_dir / "runs").glob(f"{PRETRAINED}-*.json")):
+            # Choices of a study that stands apart, and of which nothing is there yet.
+            changed = [name for name in changed if not name.startswith(PRETRAINED)]
         if changed:
             details = "; ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} now" for k in changed)
             raise ValueError(

