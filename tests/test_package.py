@@ -29,7 +29,8 @@ ROOMS = {
         *("grid_deformation", "random_deformation", "scattered_splines", "addons"),
     ],
     "networks": [
-        *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),
+        *("window_layers", "adaptive", "downsampling", "circular", "strided", "initializers"),
+        *("vgg", "exchangeable", "branches", "copying", "finite", "swapping"),
         "normalization",
     ],
     "measurement": [
