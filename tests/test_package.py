@@ -30,7 +30,8 @@ ROOMS = {
         *("scattered_splines", "addons"),
     ],
     "networks": [
-        *("downsampling", "strided", "initializers", "vgg", "exchangeable", "finite", "swapping"),
+        *("window_layers", "adaptive", "downsampling", "circular", "strided", "initializers"),
+        *("vgg", "exchangeable", "branches", "copying", "finite", "swapping"),
         "normalization",
     ],
     "measurement": [

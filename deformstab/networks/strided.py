@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from deformstab.networks.downsampling import pooled_shape
+from deformstab.networks.window_layers import pooled_shape
 
 
 @keras.saving.register_keras_serializable(package="deformstab")

@@ -1,34 +1,40 @@
 """Exchanges the downsampling of a model: other pooling, every other weight kept."""
 
-import functools
-import tempfile
 from typing import Literal
 
 import keras
-import numpy as np
-from keras import layers
 
-from deformstab.backend import variable_to_numpy
+from deformstab.networks.circular import CircularConv2D
+from deformstab.networks.copying import Copy, from_config
 from deformstab.networks.downsampling import (
     DOWNSAMPLING_KINDS,
+    POOLING_LAYERS,
+    BlurPooling2D,
     DownsamplingKind,
+    border_options,
     check_blur_size,
     check_downsampling,
 )
-from deformstab.networks.exchangeable import SWAPPED_IN, find_downsampling, is_graph
+from deformstab.networks.exchangeable import SWAPPED_IN, find_downsampling
 from deformstab.networks.finite import check_outputs, neutral_padding
 from deformstab.networks.initializers import paper_initializer, seeded
 from deformstab.networks.strided import AverageKernel
 from deformstab.networks.vgg import layer_seed
+from deformstab.networks.window_layers import Bordered2D
 
 SWAP_KINDS = DOWNSAMPLING_KINDS
 _STARTS = ("paper", "average")
-_OF_MAXIMA = ("max", "max_blur", "subsample")  # kinds that minus infinity beside the image suits
+# Kinds that minus infinity beside the image suits.
+_OF_MAXIMA = ("max", "max_blur", "subsample", "max_aps")
+# What each kind puts behind a convolution that was strided. The maximum is for what was pooling.
+_BEHIND = {"subsample": "subsample", "blur": "blur", "max_blur": "blur", "aps": "aps"}
+_BEHIND["max_aps"] = "aps"
 
 
 def swap_downsampling(
     model: keras.Model,
     downsampling: DownsamplingKind,
+    strided_convolutions: bool = False,
     *,
     blur_size: int = 3,
     start: Literal["paper", "average"] = "paper",
@@ -47,12 +53,27 @@ def swap_downsampling(
     1904.11486): a binomial filter, the image reflected at its edges; `max_blur` takes the maximum
     over the pool's window at stride one first. Where a window has a middle pixel, the filter and
     `subsample` are centred there; of two middle pixels the first counts: in 2×2 windows the top
-    left one. An axis of window and stride one is not blurred.
+    left one. An axis of window and stride one is not blurred. In a model of
+    `ds.vgg(padding="circular")` blurs and maxima go on at the other side of the image.
+
+    Adaptive polyphase sampling, "aps", is Chaman and Dokmanić's (2021, "Truly Shift-Invariant
+    Convolutional Neural Networks", arXiv 2011.14214): of the pixels that a stride may begin at, the
+    one that gives the largest norm, image by image; `max_aps` takes the maximum over the window
+    first. Branches that downsample side by side and are joined later keep the same pixels: the
+    first of them decides, by a layer `…_choice` (not where one layer is called several times).
+
+    With `strided_convolutions` a convolution with a stride (also a depthwise or separable one, and
+    those of "strided" and "strided_relu") gets stride 1, and behind it stands `…_sampling`: the
+    kind, with the stride and the places of the convolution. With "subsample" it gives what it gave.
+    Of "max_blur" and "max_aps" the maximum takes the place of pooling only. Such a network computes
+    each of these convolutions at every pixel, in so many times the time and memory.
 
     Args:
         model: a functional or Sequential model, built; it stays as it is.
         downsampling: one of `ds.SWAP_KINDS`: those of `ds.vgg` ("subsample", "max", "average",
-            "strided", "strided_relu"), "blur" or "max_blur".
+            "strided", "strided_relu"), "blur", "max_blur", "aps" or "max_aps".
+        strided_convolutions: whether strided convolutions are exchanged as well; "subsample" and
+            the last four kinds can stand behind them.
         blur_size: of the binomial filter, 3 to 7 pixels a side.
         start: how the convolutions of "strided" and "strided_relu" start: "paper" (truncated normal
             of standard deviation 1/√n_in) or "average" (as average pooling; with padding "same" the
@@ -65,7 +86,8 @@ def swap_downsampling(
         compiled. It shares no weights with the old one; states of random layers are copied, too.
 
     Raises:
-        ValueError: an unknown kind, size or start; a subclassed model or a Sequential one that is
+        ValueError: an unknown kind, size or start; a kind that cannot stand behind a convolution, a
+            strided convolution with code of its own; a subclassed model or a Sequential one that is
             not built; nothing to replace; pooling inside a layer where it cannot be replaced (a
             subclassed model, a custom layer, a wrapper as TimeDistributed), or by
             `keras.ops.max_pool`; a layer that its configuration does not make again; a model whose
@@ -82,13 +104,20 @@ def swap_downsampling(
     check_blur_size(blur_size)
     if start not in _STARTS:
         raise ValueError(f"unknown start {start!r}; the known ones are {', '.join(_STARTS)}")
-    windows, before = find_downsampling(model)
-    made = {}  # layer → its successor; an inner one comes before the models that it is in
+    if strided_convolutions and downsampling not in _BEHIND:
+        raise ValueError(
+            f"behind a convolution with stride 1 no {downsampling!r} is put; with "
+            f"strided_convolutions=True the kinds are {', '.join(_BEHIND)}"
+        )
+    windows, before, convolutions = find_downsampling(model, strided_convolutions)
+    circular = any(
+        isinstance(layer, CircularConv2D) or (isinstance(layer, Bordered2D) and layer.circular)
+        for layer in model._flatten_layers()
+    )
+    made, behind = {}, {}  # layer → its successor, and what follows that
     for pool, (path, window) in windows.items():
-        options = {}
-        if downsampling in ("blur", "max_blur"):
-            options["blur_size"] = blur_size
-        elif downsampling in ("strided", "strided_relu"):
+        options = _border_and_blur(downsampling, blur_size, circular)
+        if downsampling in ("strided", "strided_relu"):
             # As ds.vgg names the convolution: equal seeds then start equal.
             name = f"{path}_conv" if downsampling == "strided_relu" else path
             options["kernel_initializer"] = _initializer(start, seed, name)
@@ -101,114 +130,47 @@ def swap_downsampling(
             dtype=pool.dtype_policy,
             **options,
         )
+    for convolution in convolutions:
+        made[convolution] = from_config(convolution, strides=(1, 1))
+        behind[convolution] = _sampling(convolution, _BEHIND[downsampling], blur_size, circular)
     padding = neutral_padding(model, windows) if downsampling not in _OF_MAXIMA else {}
-    swapped = _again(model, made, before, padding)
-    # Models come first: freezing one freezes all its layers.
-    for old, new in reversed(made.items()):
-        if isinstance(old, layers.Layer):
-            new.trainable = old.trainable
-            if old not in windows and not is_graph(old):
-                _copy_state(old, new)
+    copy = Copy(made, before, padding, behind)
+    swapped = copy.of(model)
+    copy.copy_states(but=windows)
     check_outputs(model, swapped, downsampling)
     return swapped
+
+
+def _border_and_blur(kind, blur_size, circular) -> dict:
+    """The options of a kind's layer."""
+    if kind not in POOLING_LAYERS:
+        return {}
+    options = border_options(kind, circular)
+    if issubclass(POOLING_LAYERS[kind], BlurPooling2D):
+        options["blur_size"] = blur_size
+    return options
+
+
+def _sampling(convolution, kind, blur_size, circular):
+    """The layer that keeps, of a convolution with stride 1, what it computed with its stride.
+
+    Of all places "same" lets a window begin at, the strided ones depend on the size of the image as
+    those of a pooling layer with that window do. Without padding the first place is the first.
+    """
+    same = convolution.padding == "same"
+    sizes = zip(convolution.kernel_size, convolution.strides)
+    return POOLING_LAYERS[kind](
+        pool_size=tuple(size if same and stride > 1 else 1 for size, stride in sizes),
+        strides=tuple(convolution.strides),
+        padding=convolution.padding,
+        data_format=convolution.data_format,
+        name=f"{convolution.name}_sampling",
+        dtype=convolution.dtype_policy,
+        **_border_and_blur(kind, blur_size, circular),
+    )
 
 
 def _initializer(start, seed, name):
     if start == "average":
         return AverageKernel()
     return seeded(paper_initializer(), None if seed is None else layer_seed(seed, name))
-
-
-def _again(operation, made, before, padding):
-    """A copy of an operation, layer or model, its weights still to be copied; `made` remembers."""
-    if operation not in made:
-        again = functools.partial(_again, made=made, before=before, padding=padding)
-        if not is_graph(operation):
-            made[operation] = _from_config(operation)
-        elif isinstance(operation, keras.Sequential):
-            inner = [again(layer) for layer in operation.layers if layer not in before]
-            inputs = getattr(operation, "inputs", None)
-            if inputs is not None:
-                inner = _inputs(keras.Model(inputs, operation.outputs)) + inner
-            made[operation] = keras.Sequential(inner, name=operation.name)
-        else:
-            # Of the graph alone: a copy of the model itself would be compiled as it is.
-            graph = keras.Model(operation.input, operation.output, name=operation.name)
-            made[operation] = keras.models.clone_model(
-                graph,
-                _inputs(graph),
-                clone_function=again,
-                call_function=_bypass(made, before, padding),
-            )
-    return made[operation]
-
-
-def _bypass(made, before, padding):
-    """A `call_function` by which a replacement takes what the first layer before it takes.
-
-    The layers between are called all the same, and fall out of the graph unless others use them.
-    What pads for a maximum pads with zero for what takes its place.
-    """
-    taken = {}
-
-    def call(layer, *args, **kwargs):
-        for old, pool in before.items():
-            if layer is made.get(old):
-                taken.setdefault(made[pool], args)
-        args = taken.get(layer, args)
-        for old in padding:
-            if layer is made.get(old):
-                args, kwargs = padding[old](args, kwargs)
-        return layer(*args, **kwargs)
-
-    return call
-
-
-def _inputs(graph):
-    """New inputs for a copy of a functional model. Keras' own would have other layer names."""
-    found = {id(each.output): each for each in graph.layers if isinstance(each, layers.InputLayer)}
-    return keras.tree.map_structure(
-        lambda tensor: layers.InputLayer.from_config(found[id(tensor)].get_config()).output,
-        graph.input,
-    )
-
-
-def _from_config(operation):
-    try:
-        if isinstance(operation, layers.Lambda):  # Keras would refuse to read code from it
-            config = layers.Layer.get_config(operation)
-            return layers.Lambda(
-                operation.function,
-                operation._output_shape,
-                operation.mask,
-                operation.arguments,
-                **config,
-            )
-        return type(operation).from_config(operation.get_config())
-    except Exception as error:
-        raise ValueError(
-            f"layer {operation.name!r} ({type(operation).__name__}) is not made again by its "
-            f"get_config and from_config: {error}"
-        ) from error
-
-
-def _copy_state(old, new) -> None:
-    """Copies all that a layer keeps, as a file would: weights, seeds, vocabularies."""
-    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
-    for old_layer, new_layer in pairs:
-        store = {}
-        old_layer.save_own_variables(store)
-        # Arrays of our own: JAX's training gives the memory of its variables away.
-        new_layer.load_own_variables({name: _array(value) for name, value in store.items()})
-        for ours, theirs in zip(new_layer._seed_generators, old_layer._seed_generators):
-            ours.state.assign(_array(theirs.state))
-        if hasattr(old_layer, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                old_layer.save_assets(folder)
-                new_layer.load_assets(folder)
-        new_layer.trainable = old_layer.trainable
-        new_layer.name = old_layer.name  # automatic ones of layers within layers are new
-
-
-def _array(value) -> np.ndarray:
-    return np.array(variable_to_numpy(value))

@@ -2,12 +2,14 @@
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
 from keras import layers
 
 from deformstab.checks import check_model, is_whole
+from deformstab.networks.circular import CircularConv2D
 from deformstab.networks.downsampling import DownsamplingKind, check_downsampling, downsample
 from deformstab.networks.initializers import paper_initializer, seed_of, seeded
 
@@ -23,6 +25,7 @@ def vgg(
     downsampling: DownsamplingKind = "max",
     kernel_initializer: str | keras.initializers.Initializer | Callable | None = None,
     seed: int | None = None,
+    padding: Literal["zeros", "circular"] = "zeros",
 ) -> keras.Model:
     """A VGG-like network (Ruderman et al. 2018): the kind of downsampling is all that varies.
 
@@ -33,7 +36,10 @@ def vgg(
     Layers of equal name start with equal weights, whatever the kind, when `seed` is equal.
 
     Where the paper is silent: convolutions have no bias (batch normalization follows; the `strided`
-    kind has none either), "same" padding, and Keras' defaults for batch normalization.
+    kind has none either), zeros outside the image, and Keras' defaults for batch normalization.
+
+    With `padding="circular"` and "aps" or "max_aps" the network is exactly shift consistent: logits
+    for a rolled image are those for the image, but for rounding.
 
     Args:
         input_shape: (height, width, channels), by Keras' data format.
@@ -43,12 +49,15 @@ def vgg(
         downsampling: "subsample" (keeps the top left of each 2×2 block), "max", "average" (2×2
             pooling), "strided" (a 2×2 convolution of stride 2), "strided_relu" (the same, with
             batch normalization and ReLU): the paper's five, `ds.PAPER_KINDS`. Or "blur",
-            "max_blur" (Zhang 2019), as in `ds.swap_downsampling`.
+            "max_blur" (Zhang 2019), "aps", "max_aps" (adaptive polyphase sampling, Chaman and
+            Dokmanić 2021), as in `ds.swap_downsampling`.
         kernel_initializer: of every convolution and the linear layer, as Keras takes it; by default
             a truncated normal of standard deviation 1/√n_in. Each layer gets a copy with a seed of
             its own. A `ds.SmoothedInitializer` is for the convolutions; the linear layer gets its
             base.
         seed: int, or `None` for different weights each time (`keras.utils.set_random_seed` rules).
+        padding: what 3×3 convolutions, blurs and maxima find outside the image: "zeros" (blurs its
+            reflection, maxima nothing), or "circular", its other side. Weights and names are equal.
 
     Returns:
         A functional model from images (scaled by you; the paper's experiments here use [-1, 1]) to
@@ -65,7 +74,8 @@ def vgg(
     ```
     """
     check_downsampling(downsampling)
-    input_shape = _check_sizes(input_shape, blocks, classes)
+    circular = _check_padding(padding) == "circular"
+    input_shape = _check_sizes(input_shape, blocks, classes, circular)
     channel_axis = 1 if keras.config.image_data_format() == "channels_first" else -1
     base = paper_initializer() if kernel_initializer is None else kernel_initializer
     base = keras.initializers.get(base)
@@ -79,15 +89,10 @@ def vgg(
         return seeded(chosen, None if root is None else layer_seed(root, layer))
 
     def convolution(filters, kernel_size, strides=1, padding="same", *, name):
-        return layers.Conv2D(
-            filters,
-            kernel_size,
-            strides,
-            padding,
-            use_bias=False,
-            kernel_initializer=initializer(name),
-            name=name,
-        )
+        options = {"use_bias": False, "kernel_initializer": initializer(name), "name": name}
+        if circular and padding == "same":
+            return CircularConv2D(filters, kernel_size, strides, **options)
+        return layers.Conv2D(filters, kernel_size, strides, padding, **options)
 
     def normalization(name):
         return layers.BatchNormalization(axis=channel_axis, name=name)
@@ -100,7 +105,7 @@ def vgg(
             tensor = normalization(name=f"{name}_bn")(tensor)
             tensor = layers.ReLU(name=f"{name}_relu")(tensor)
         name = f"block{block}_downsample"
-        tensor = downsample(tensor, downsampling, name, convolution, normalization)
+        tensor = downsample(tensor, downsampling, name, convolution, normalization, circular)
     tensor = layers.GlobalAveragePooling2D(name="global_average")(tensor)
     logits = layers.Dense(classes, kernel_initializer=initializer("logits"), name="logits")(tensor)
     return keras.Model(images, logits, name=f"vgg_{downsampling}")
@@ -143,7 +148,13 @@ def layer_seed(root: int, name: str) -> int:
     return int(np.random.SeedSequence([root, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 
-def _check_sizes(input_shape, blocks, classes) -> tuple:
+def _check_padding(padding) -> str:
+    if padding not in ("zeros", "circular"):
+        raise ValueError(f"padding must be 'zeros' or 'circular', received {padding!r}")
+    return padding
+
+
+def _check_sizes(input_shape, blocks, classes, circular) -> tuple:
     pairs = isinstance(blocks, Sequence) and all(
         isinstance(block, Sequence) and len(block) == 2 and all(map(is_whole, block))
         for block in blocks
@@ -161,6 +172,12 @@ def _check_sizes(input_shape, blocks, classes) -> tuple:
         raise ValueError(
             f"input_shape must be (height, width, channels) by Keras' data format, and at least "
             f"{2 ** len(blocks)} pixels a side for {len(blocks)} blocks that each halve it; "
+            f"received {input_shape}"
+        )
+    if circular and any(side is not None and side % 2 ** len(blocks) for side in size):
+        raise ValueError(
+            f"with padding='circular' sides must be multiples of {2 ** len(blocks)}, for "
+            f"{len(blocks)} blocks that each halve them: of an odd circle no half can be kept; "
             f"received {input_shape}"
         )
     return input_shape

@@ -31,6 +31,8 @@ _KINDS = {  # what figures call a kind of downsampling, its colour and its marke
     "strided_relu": ("strided convolution + ReLU", _PALETTE[4], "v"),
     "blur": ("blur pooling", _PALETTE[5], "P"),
     "max_blur": ("max blur pooling", _PALETTE[6], "X"),
+    "aps": ("adaptive sampling", _PALETTE[9], "*"),
+    "max_aps": ("max + adaptive sampling", _PALETTE[8], "h"),
 }
 KIND_LABELS = {kind: label for kind, (label, _, _) in _KINDS.items()}
 KIND_COLOURS = {kind: colour for kind, (_, colour, _) in _KINDS.items()}
