@@ -156,7 +156,19 @@ def test_our_own_downsampling_against_single_pixels(name, window, padding):
         assert_sees(found[layer.name], lambda x, model=model: numpy(model(x)), images[0])
 
 
-@pytest.mark.parametrize("kind", ds.DOWNSAMPLING_KINDS)
+ADAPTIVE = ("aps", "max_aps")
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_what_begins_where_the_image_says_has_no_grid(kind):
+    model = ds.vgg((32, 32, 3), 4, ((2, 4), (1, 4)), kind, seed=0)
+    found = grids_of(model, natural_images(3, 32, 32), "block*")
+    assert found["block1_conv2"].stride == (1, 1)
+    for name in ("block1_downsample", "block2_conv1", "block2_downsample"):
+        assert isinstance(found[name], str), found[name]
+
+
+@pytest.mark.parametrize("kind", [each for each in ds.DOWNSAMPLING_KINDS if each not in ADAPTIVE])
 def test_a_network_against_single_pixels(kind):
     model = ds.vgg((32, 32, 3), 4, ((2, 4), (1, 4)), kind, seed=0)
     randomize(model)
