@@ -30,10 +30,11 @@ def part_of(flow: Any, part: str) -> Any:
     Returns:
         The same shape.
     """
+    flow = ops.convert_to_tensor(flow)
+    dtype = keras.backend.standardize_dtype(flow.dtype)
     if part == "full":
         return flow
     height, width = flow.shape[1:3]
-    dtype = keras.backend.standardize_dtype(flow.dtype)
     found = ops.mean(flow, axis=(1, 2), keepdims=True)
     if "affine" in part:
         # On a grid of pixels 1, y - middle and x - middle are orthogonal.
@@ -43,7 +44,7 @@ def part_of(flow: Any, part: str) -> Any:
             np.broadcast_to(x, (height, width)),
         ):
             direction = places / np.sqrt((places**2).sum())
-            direction = ops.convert_to_tensor(direction[None, ..., None].astype(dtype))
+            direction = ops.convert_to_tensor(direction[None, ..., None], dtype)
             along = ops.sum(flow * direction, axis=(1, 2), keepdims=True)
             found = found + along * direction
     # Constants too are a flow at each pixel.

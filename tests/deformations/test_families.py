@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import numpy
+from helpers import BACKEND, numpy
 
 import deformstab as ds
 from deformstab.deformations.motions import modes
@@ -34,7 +34,7 @@ def rms(flows):
 def test_many_draws_have_the_expected_rms(make, size):
     layer = make()
     flows = numpy(layer.flow(layer.draw(20_000, seed=1), *size))
-    assert rms(flows) == pytest.approx(layer.expected_rms(*size), rel=4e-3)
+    assert rms(flows) == pytest.approx(layer.expected_rms(*size), rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,7 @@ def test_diffeomorphisms_by_plain_loops():
     assert not any(each.any() for each in edges)  # nothing moves at the border
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless it is told to")
 def test_the_mean_square_of_a_diffeomorphism_given_its_coefficients():
     layer = ds.RandomDiffeomorphism(5, 2.0, dtype="float64")
     coefficients = numpy(layer.draw(4, seed=3))
