@@ -42,8 +42,15 @@ def _fold_rate(field, height, width) -> float:
 class _RandomFamily(FlowLayer):
     """A family whose strength is the RMS displacement of its flows, whatever the image."""
 
-    def __init__(self, rms_displacement, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        rms_displacement: float = 1.25,
+        seed: int | None = None,
+        interpolation: Literal["bilinear", "nearest"] = "bilinear",
+        data_format: Literal["channels_last", "channels_first"] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(interpolation, seed, data_format, **kwargs)
         number = isinstance(rms_displacement, (int, float, np.number)) and not isinstance(
             rms_displacement, (bool, np.bool_)
         )
@@ -116,7 +123,7 @@ class RandomDiffeomorphism(_RandomFamily):
         data_format: Literal["channels_last", "channels_first"] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(rms_displacement, interpolation, seed, data_format, **kwargs)
+        super().__init__(rms_displacement, seed, interpolation, data_format, **kwargs)
         self.cutoff = check_whole("cutoff", cutoff)
 
     @property
@@ -188,7 +195,9 @@ class RandomTranslation(_RandomFamily):
         padding: Literal["edge", "circular"] = "edge",
         **kwargs: Any,
     ):
-        super().__init__(rms_displacement, interpolation, seed, data_format, padding, **kwargs)
+        super().__init__(
+            rms_displacement, seed, interpolation, data_format, padding=padding, **kwargs
+        )
         self.integer = bool(integer)
 
     @property
@@ -232,16 +241,6 @@ class RandomRotation(_RandomFamily):
     ```
     """
 
-    def __init__(
-        self,
-        rms_displacement: float = 1.25,
-        seed: int | None = None,
-        interpolation: Literal["bilinear", "nearest"] = "bilinear",
-        data_format: Literal["channels_last", "channels_first"] | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(rms_displacement, interpolation, seed, data_format, **kwargs)
-
     @property
     def field(self) -> RotationField:
         return RotationField(self.rms_displacement)
@@ -279,16 +278,6 @@ class RandomScaling(_RandomFamily):
     scaled = layer(images)
     ```
     """
-
-    def __init__(
-        self,
-        rms_displacement: float = 1.25,
-        seed: int | None = None,
-        interpolation: Literal["bilinear", "nearest"] = "bilinear",
-        data_format: Literal["channels_last", "channels_first"] | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(rms_displacement, interpolation, seed, data_format, **kwargs)
 
     @property
     def field(self) -> ScalingField:

@@ -3,7 +3,7 @@
 A family says what its parameters are, how they are drawn, and what flow they make (`Field`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import keras
@@ -12,7 +12,7 @@ from keras import ops
 
 from deformstab.backend_tensors import call_numpy, refuse_non_finite
 from deformstab.deformations.flow_statistics import statistics_in_blocks
-from deformstab.deformations.flows import compiled_deform, compiled_random_deform
+from deformstab.deformations.flows import Field, compiled_deform, compiled_random_deform
 from deformstab.deformations.inputs import (
     as_parameters,
     as_points,
@@ -36,7 +36,14 @@ class FlowLayer(keras.layers.Layer):
         data_format: "channels_last" or "channels_first".
         seed: where the generator starts, or `None`.
         padding: what lies outside the image, "edge" or "circular".
+        field: what flow parameters make, a `flows.Field`; hashable. The family says it, and:
+        draws: (number of images, dtype, seed) → parameters; hashable.
+        is_identity: whether the strength is zero.
     """
+
+    field: Field
+    draws: Callable
+    is_identity: bool
 
     def __init__(
         self,
@@ -64,21 +71,6 @@ class FlowLayer(keras.layers.Layer):
         self.padding = padding
         self.seed = None if seed is None else checked_seed(seed)
         self.generator = DrawingSeeds(self.seed)
-
-    @property
-    def field(self) -> Any:
-        """The family's `Field`: what flow its parameters make. Hashable."""
-        raise NotImplementedError
-
-    @property
-    def draws(self) -> Any:
-        """(number of images, dtype, seed) → parameters. Hashable."""
-        raise NotImplementedError
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether the strength is zero."""
-        raise NotImplementedError
 
     def warn_if_folding(self, height: int, width: int) -> None:
         """Refuses sizes that do not fit, and warns of a strength that folds images of this size."""

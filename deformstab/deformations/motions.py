@@ -169,7 +169,10 @@ class Signs:
 
 @dataclass(frozen=True)
 class _CentralField:
-    """Flows are linear about the centre: sign · symmetric part, and so on, of p - centre."""
+    """Flows are linear about the centre: (even + sign · odd) (p - centre).
+
+    A family says `matrices(height, width)`: even and odd, each [2, 2].
+    """
 
     rms_displacement: float
     name = "signs"
@@ -188,10 +191,6 @@ class _CentralField:
                 f"rms_displacement must be at most {most * self._radius(height, width):.4g} px, "
                 f"{what}, on images of {height}×{width} pixels, received {self.rms_displacement}"
             )
-
-    def matrices(self, height, width) -> tuple:
-        """(even, odd) [2, 2]: the flow at p is (even + sign · odd) (p - centre)."""
-        raise NotImplementedError
 
     def flow(self, parameters, height, width):
         dtype = keras.backend.standardize_dtype(parameters.dtype)

@@ -47,8 +47,9 @@ def part_of(flow: Any, part: str) -> Any:
             direction = ops.convert_to_tensor(direction[None, ..., None], dtype)
             along = ops.sum(flow * direction, axis=(1, 2), keepdims=True)
             found = found + along * direction
-    # Constants too are a flow at each pixel.
-    return flow - found if part.startswith("beyond") else found + 0 * flow
+    if part.startswith("beyond"):
+        return flow - found
+    return ops.broadcast_to(found, ops.shape(flow))
 
 
 class FlowPart:
