@@ -15,12 +15,12 @@ from deformstab.deformations.thin_plates import thin_plate_spline_matrix
 from deformstab.deformations.warp import warp
 from deformstab.measurement.distances import METRICS, cosine_distance, euclidean_distance
 from deformstab.measurement.grids import Grid, layer_grids
-from deformstab.measurement.intervals import jackknife_interval
+from deformstab.measurement.intervals import paired_ratio
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
 from deformstab.measurement.perturbations import Deformation, Drawn
 from deformstab.measurement.representations import LayerSelection, Representation
 from deformstab.measurement.sensitivity import check_options, layer_columns, sensitivity_columns
-from deformstab.measurement.stimuli import deformed_images
+from deformstab.measurement.stimuli import deformed_images, refuse_videos
 from deformstab.tables import EQUIVARIANCE_COLUMNS, table
 
 ALL_BORDER = "the border covers the map: whole map"
@@ -88,6 +88,7 @@ def measure_equivariance(
     """
     check_options("cosine", batch_size, memory_limit)
     prepared = deformed_images(images, deformation, deformations, seed, deformed_input, max_images)
+    refuse_videos(prepared, "measure_equivariance")
     (drawn,) = prepared.perturbations
     if not isinstance(drawn, Drawn):
         raise ValueError(
@@ -101,10 +102,9 @@ def measure_equivariance(
         cropped = [_cropped(each, grids[each.name], border) for each in chosen]
         return cropped, Moving(prepared, cropped, grids)
 
-    mean_square, folded = prepared.flow_statistics
     flow_columns = {
-        "rms_displacement": np.sqrt(mean_square.mean()),
-        "folded_fraction": folded.mean(),
+        "rms_displacement": prepared.rms_displacement,
+        "folded_fraction": prepared.folded_fraction,
     }
     options = METRICS, batch_size, memory_limit / 2, progress, moving  # predicted maps, as large
     rows = []
@@ -288,13 +288,7 @@ def _columns(layer, grid, border, intervals) -> dict:
     row |= {"moves_with": with_it.mean() / baseline, "stays": stays.mean() / baseline}
     if not stays.any() and not with_it.any():
         return {**row, "note": "no deformation changes it: there is no ratio"}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        row["ratio"] = with_it.mean() / stays.mean()
-        row["ratio_with_border"] = whole.mean() / stays_whole.mean()
-        if intervals:
-            sums = [each.mean(axis=1) for each in (with_it, stays)]
-            logs = [np.log((each.sum() - each) / (len(each) - 1)) for each in sums]
-            low, high = np.exp(jackknife_interval(np.log(row["ratio"]), logs[0] - logs[1]))
-            zero = row["ratio"] == 0
-            row |= {"ratio_low": 0.0 if zero else low, "ratio_high": 0.0 if zero else high}
+    ratio, low, high = paired_ratio(with_it, stays, intervals)
+    row |= {"ratio": ratio, "ratio_low": low, "ratio_high": high}
+    row["ratio_with_border"], *_ = paired_ratio(whole, stays_whole, intervals=False)
     return row

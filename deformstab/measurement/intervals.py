@@ -131,6 +131,35 @@ def jackknife_interval(value: float, replicates, confidence: float = 0.95) -> tu
     return value - half, value + half
 
 
+def paired_ratio(numerator, denominator, intervals: bool = True) -> tuple[float, float, float]:
+    """The ratio of two means over the same images, with its 95 % interval.
+
+    Delete-one jackknife of its logarithm: an image is left out of both at once, so that what is
+    hard about an image cancels.
+
+    Args:
+        numerator, denominator: [images] or [images, draws], at least 0.
+        intervals: whether to compute the interval.
+
+    Returns:
+        (ratio, low, high); NaN bounds without intervals and for fewer than four images.
+    """
+    top, bottom = (
+        np.asarray(each, "float64").reshape(len(each), -1).mean(axis=1)
+        for each in (numerator, denominator)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(top.mean() / bottom.mean())
+        if not intervals:
+            return ratio, np.nan, np.nan
+        if ratio == 0:
+            return ratio, 0.0, 0.0
+        left_out = [(each.sum() - each) / (len(each) - 1) for each in (top, bottom)]
+        replicates = np.log(left_out[0]) - np.log(left_out[1])
+        low, high = np.exp(jackknife_interval(np.log(ratio), replicates))
+    return ratio, float(low), float(high)
+
+
 def proportion_interval(hits, confidence: float = 0.95) -> tuple[float, float, float]:
     """(share, low, high): Wilson's score interval of a share of hits, by image.
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from deformstab.deformations.parts import PARTS, FlowPart
 from deformstab.measurement.distances import Metric
-from deformstab.measurement.intervals import jackknife_interval, leave_one_out
+from deformstab.measurement.intervals import paired_ratio
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
 from deformstab.measurement.perturbations import Deformation, Drawn, Given
 from deformstab.measurement.representations import LayerSelection
@@ -91,21 +91,9 @@ def sensitivity_by_part(
                 "folded_fraction": folded[:, own].mean(),
                 **sensitivity_columns(layer, metric, intervals, own),
             }
-            if not row["note"]:
-                row |= _share(layer, own, slice(0, deformations), intervals)
+            if not row["note"]:  # the median between images is the same, and cancels
+                share = paired_ratio(layer.apart[:, own], layer.apart[:, :deformations], intervals)
+                row |= dict(zip(("share", "share_low", "share_high"), share))
             rows.append(row)
     rows.sort(key=lambda row: (row["number"], row["layer_index"]))
     return table(rows, PART_COLUMNS)
-
-
-def _share(layer, own, full, intervals) -> dict:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = layer.apart[:, own].mean() / layer.apart[:, full].mean()
-        if own == full or not intervals:
-            bounds = (share, share) if intervals else (np.nan, np.nan)
-            return {"share": share, "share_low": bounds[0], "share_high": bounds[1]}
-        logs = [
-            leave_one_out(layer.apart[:, some].mean(axis=1), layer.pairs)[3] for some in (own, full)
-        ]
-        low, high = np.exp(jackknife_interval(np.log(share), logs[0] - logs[1]))
-    return {"share": share, "share_low": low, "share_high": high}

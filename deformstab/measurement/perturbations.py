@@ -188,7 +188,9 @@ class Noise:
         noisy = np.empty_like(change)
         for row, image in enumerate(numbers):
             for column, draw in enumerate(draws):
-                generator = np.random.default_rng([self.seed, int(image), int(draw)])
+                # NumPy takes no negative seed.
+                key = self.seed % (1 << 64), int(image), int(draw)
+                generator = np.random.default_rng(key)
                 noise = self._noise(change[row, column], generator)
                 noisy[row, column] = original[row] + noise
         return ops.convert_to_tensor(noisy.reshape(-1, *original.shape[1:]))

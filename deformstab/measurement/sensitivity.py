@@ -115,7 +115,8 @@ def measure_sensitivity(
             (`ds.RandomDeformation`, `ds.RandomRotation`, …); any object with `draw(n, seed)` →
             parameters, `flow(parameters, height, width)` and `deform(images, parameters)`; or a
             function (images, seed) → images, which is called once, with each image repeated
-            `deformations` times, and whose `rms_displacement` is NaN.
+            `deformations` times, and whose `rms_displacement` and
+            `folded_fraction` are NaN (`folded` of a single draw: False).
         layers: which layers to measure, by default all, the input first. A name, a pattern
             (`"block*_conv?"`), a layer, a layer class (`keras.layers.Conv2D`), a function of a
             layer that returns whether to take it, or a list of these. Layers inside other layers
@@ -188,8 +189,8 @@ def sensitivity_table(
     for place, layer in found:
         rows[place] = {
             **layer_columns(place, layer, images, metric),
-            "rms_displacement": np.sqrt(mean_square.mean()),
-            "folded_fraction": folded.mean(),
+            "rms_displacement": images.rms_displacement,
+            "folded_fraction": images.folded_fraction,
             **sensitivity_columns(layer, metric, intervals and chosen is None, chosen=chosen),
         }
         if return_distances and layer.pairs is not None:

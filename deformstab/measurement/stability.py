@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deformstab.measurement.distances import METRICS
-from deformstab.measurement.intervals import jackknife_interval
+from deformstab.measurement.intervals import paired_ratio
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, measured_layers
 from deformstab.measurement.perturbations import NOISE_KINDS, Deformation, Noise, NoiseKind
 from deformstab.measurement.representations import LayerSelection
@@ -81,12 +81,11 @@ def measure_stability(
     axes = prepared.inputs[prepared.place].ndim
     channels = axes - 3 if prepared.data_format == "channels_first" else axes - 1
     both = prepared.with_perturbations(source, Noise(source, noise, int(seed), channels))
-    mean_square, folded = prepared.flow_statistics
     common = {
         "noise": noise,
         "deformations": deformations,
-        "rms_displacement": np.sqrt(mean_square.mean()),
-        "folded_fraction": folded.mean(),
+        "rms_displacement": prepared.rms_displacement,
+        "folded_fraction": prepared.folded_fraction,
     }
     rows = []
     for place, layer in measured_layers(
@@ -118,17 +117,12 @@ def _columns(layer, deformations, intervals) -> dict:
     }
     if not by_deformation.any() and not by_noise.any():
         return {**row, "note": "neither deformations nor noise move it: there is no ratio"}
+    ratio, low, high = paired_ratio(by_deformation, by_noise, intervals)
+    row |= {
+        "relative_stability": ratio,
+        "relative_stability_low": low,
+        "relative_stability_high": high,
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
-        row["relative_stability"] = by_deformation.mean() / by_noise.mean()
         row["relative_stability_median"] = np.median(by_deformation) / np.median(by_noise)
-        if intervals:
-            logs = [np.log(_left_out(each.mean(axis=1))) for each in (by_deformation, by_noise)]
-            log = np.log(row["relative_stability"])
-            low, high = np.exp(jackknife_interval(log, logs[0] - logs[1]))
-            row |= {"relative_stability_low": low, "relative_stability_high": high}
     return row
-
-
-def _left_out(values) -> np.ndarray:
-    """The mean without each image in turn."""
-    return (values.sum() - values) / (len(values) - 1)

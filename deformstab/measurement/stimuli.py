@@ -48,11 +48,6 @@ class DeformedImages:
         return sum(each.draws for each in self.perturbations)
 
     @property
-    def parameters(self):
-        """[images, draws, …] of the first perturbation."""
-        return self.perturbations[0].parameters
-
-    @property
     def data_format(self) -> str:
         return _data_format(self.deformation)
 
@@ -70,7 +65,13 @@ class DeformedImages:
     @property
     def rms_displacement(self) -> float:
         """Over images and draws, in pixels; NaN if it is not known of all of them."""
-        return float(np.sqrt(self.flow_statistics[0].mean()))
+        return np.sqrt(self.flow_statistics[0].mean())
+
+    @property
+    def folded_fraction(self) -> float:
+        """The share of draws that fold the image; NaN if the flow of one is not known."""
+        mean_square, folded = self.flow_statistics
+        return np.nan if np.isnan(mean_square).any() else folded.mean()
 
     def flow(self, images, draw: int):
         """The flows of images at some indices under one of their draws: [b, height, width, 2]."""
@@ -181,6 +182,17 @@ def deformed_images(
             stacklevel=4,
         )
     return found
+
+
+def refuse_videos(images: DeformedImages, name: str) -> None:
+    """Refuses clips where a function needs the place of each unit on one image."""
+    shape = images.inputs[images.place].shape
+    if len(shape) == 5:
+        raise ValueError(
+            f"{name} takes images [images, height, width, channels] (by data_format), and no videos; "
+            f"received shape {shape}: measure frames, clips.reshape(-1, *clips.shape[2:]), with the "
+            "model of a frame"
+        )
 
 
 def _drawn(deformation, images, deformations, seed):

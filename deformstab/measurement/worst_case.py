@@ -24,7 +24,7 @@ from deformstab.measurement.objectives import PREDICTION, Objective, points_of
 from deformstab.measurement.representations import LayerSelector, representations, select
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
-from deformstab.measurement.stimuli import deformed_images
+from deformstab.measurement.stimuli import deformed_images, refuse_videos
 from deformstab.tables import WORST_COLUMNS, WORST_PREDICTION_COLUMNS, table
 
 _MOST_POINTS = 256  # of a control grid: its displacements are searched one by one
@@ -188,7 +188,9 @@ def _prepared(inputs, deformation, within, seed, deformed_input):
             f"at most {_MOST_POINTS} control points can be searched, received "
             f"{points_of(deformation)}: take a coarser grid (the paper: 3×3 and 5×5)"
         )
-    return deformed_images(inputs, deformation, 1, seed, deformed_input)
+    prepared = deformed_images(inputs, deformation, 1, seed, deformed_input)
+    refuse_videos(prepared, "worst_deformation")
+    return prepared
 
 
 def _chosen(found, layer):
