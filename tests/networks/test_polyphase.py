@@ -114,3 +114,95 @@ def test_a_strided_convolution_made_dense_and_subsampled_is_itself(padding):
         for a, b in zip(model.get_weights(), swapped.get_weights()):
             np.testing.assert_array_equal(a, b)
         assert np.abs(numpy(swapped(images)) - numpy(model(images))).max() > 1e-4
+
+
+def test_circular_convolutions_by_numpys_padding():
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 3)).astype("float32")
+    circular = ds.vgg((8, 12, 3), 4, ((1, 5),), "max", seed=0, padding="circular")
+    layer = circular.get_layer("block1_conv1")
+    plain = layers.Conv2D(5, 3, use_bias=False)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
+    plain.build(padded.shape)
+    plain.set_weights(layer.get_weights())
+    np.testing.assert_allclose(numpy(layer(images)), numpy(plain(padded)), atol=1e-6)
+
+
+def test_a_component_with_nan_is_chosen_so_that_nan_does_not_vanish():
+    images = np.ones((2, 4, 4, 1), "float32")
+    images[1, 1, 2] = np.nan
+    found = numpy(AdaptivePolyphase2D()(images))
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1, 0, 1])
+
+
+def test_gradients_flow_to_what_is_kept():
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(
+        inputs, layers.Flatten()(AdaptivePolyphase2D()(layers.Conv2D(1, 1)(inputs)))
+    )
+    images = np.random.default_rng(0).standard_normal((3, 4, 4, 1)).astype("float32")
+    model.layers[1].set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    kept = polyphase(images).reshape(3, 4)
+    model.fit(images, np.zeros((3, 4)), batch_size=3, verbose=0)
+    # Of the mean of (w x)² the gradient by w is 2 mean x² at w = 1, over the pixels kept.
+    expected = 1 - 0.1 * 2 * np.square(kept).mean()
+    assert model.layers[1].get_weights()[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def residual_network():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    main = layers.Conv2D(6, 3, strides=2, padding="same", name="main")(x)
+    skip = layers.Conv2D(6, 1, strides=2, name="skip")(x)
+    return keras.Model(inputs, layers.Add(name="sum")([main, skip]))
+
+
+def test_branches_that_are_added_keep_the_same_pixels():
+    model, images = residual_network(), natural_images(8, 16, 16)
+    swapped = ds.swap_downsampling(model, "aps", strided_convolutions=True)
+    assert sum("_choice" in layer.name for layer in swapped.layers) == 1
+    dense = {
+        name: numpy(keras.Model(swapped.input, swapped.get_layer(name).output)(images))
+        for name in ("main", "skip")
+    }
+    assert dense["main"].shape == dense["skip"].shape == (8, 16, 16, 6)
+    # 3×3 "same" with stride 2 begins at pixel 1, 1×1 at pixel 0: of the same choice, (i, j).
+    chosen = set()
+    for image, found in enumerate(numpy(swapped(images))):
+        sums = {
+            (i, j): np.roll(dense["main"][image], (-1 - i, -1 - j), (0, 1))[::2, ::2]
+            + np.roll(dense["skip"][image], (-i, -j), (0, 1))[::2, ::2]
+            for i in (0, 1)
+            for j in (0, 1)
+        }
+        # Away from the last row and column, where a component ends with the map.
+        matches = [
+            key
+            for key, each in sums.items()
+            if np.allclose(each[:-1, :-1], found[:-1, :-1], atol=1e-5)
+        ]
+        assert len(matches) == 1
+        chosen |= {*matches}
+    assert len(chosen) > 1  # images differ in where they begin
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ResNet50"])
+def test_networks_of_today_made_dense_and_subsampled_are_themselves(name):
+    make = getattr(keras.applications, name)
+    options = {"weights": None, "include_top": False, "input_shape": (64, 64, 3)}
+    keras.utils.set_random_seed(0)
+    model = make(**options)
+    images = 50 * natural_images(2, 64, 64)
+    swapped = ds.swap_downsampling(model, "subsample", strided_convolutions=True)
+    if name == "ResNet50":  # its max pooling is exchanged too, so answers differ
+        assert swapped.output_shape == model.output_shape
+        assert sum(layer.name.endswith("_sampling") for layer in swapped.layers) >= 6
+        return
+    features = numpy(model(images))
+    scale = np.abs(features).max()
+    np.testing.assert_allclose(numpy(swapped(images)) / scale, features / scale, atol=1e-4)
+    blurred = ds.swap_downsampling(model, "blur", strided_convolutions=True)
+    assert np.abs(numpy(blurred(images)) - features).max() / scale > 0.05  # which would be seen
