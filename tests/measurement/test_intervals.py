@@ -10,6 +10,7 @@ from deformstab.measurement.intervals import (
     leave_one_out,
     mean_interval,
     mean_p_value,
+    paired_ratio,
     proportion_interval,
     ratio_interval,
     sensitivity_interval,
@@ -565,3 +566,32 @@ def test_coverage_of_shares(images, draws, alike, truth):
     low, high = np.transpose(intervals)
     covered = ((low <= truth) & (truth <= high)).mean()
     assert covered > 0.92 - 3 * np.sqrt(0.92 * 0.08 / 600)
+
+
+def test_a_paired_ratio_by_a_plain_loop():
+    rng = np.random.default_rng(0)
+    top, bottom = rng.exponential(1, (9, 3)), rng.exponential(2, (9, 2))
+    ratio, low, high = paired_ratio(top, bottom)
+    assert ratio == pytest.approx(top.mean() / bottom.mean())
+    logs = []
+    for image in range(9):
+        rest = [number for number in range(9) if number != image]
+        logs.append(np.log(top[rest].mean() / bottom[rest].mean()))
+    deviation = np.sqrt(8 / 9 * np.square(logs - np.mean(logs)).sum())
+    half = scipy.stats.t.ppf(0.975, 8) * deviation
+    assert low == pytest.approx(ratio * np.exp(-half))
+    assert high == pytest.approx(ratio * np.exp(half))
+    assert np.isnan(paired_ratio(top, bottom, intervals=False)[1:]).all()
+    assert paired_ratio(0 * top, bottom) == (0, 0, 0)
+    assert np.isnan(paired_ratio(top[:3], bottom[:3])[1:]).all()
+
+
+def test_a_paired_ratio_covers_its_true_value():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        hardness = rng.normal(0, 0.6, 40)  # what is hard about an image moves both
+        top, bottom = (np.exp(hardness + rng.normal(0, 0.3, 40)) for _ in range(2))
+        _, low, high = paired_ratio(top, bottom)
+        inside += low < 1 < high
+    assert 0.93 < inside / 2000 < 0.97
