@@ -16,7 +16,6 @@ from deformstab.deformations.families import RandomScaling as RandomScaling
 from deformstab.deformations.families import RandomTranslation as RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation as RandomDeformation
 from deformstab.measurement.comparisons import compare_sensitivity as compare_sensitivity
-from deformstab.measurement.comparisons import sensitivity_by_strength as sensitivity_by_strength
 from deformstab.measurement.consistency import prediction_consistency as prediction_consistency
 from deformstab.measurement.distances import cosine_distance as cosine_distance
 from deformstab.measurement.distances import euclidean_distance as euclidean_distance
@@ -29,6 +28,7 @@ from deformstab.measurement.smoothness import (
 )
 from deformstab.measurement.stability import measure_stability as measure_stability
 from deformstab.measurement.stimuli import paper_deformation as paper_deformation
+from deformstab.measurement.strengths import sensitivity_by_strength as sensitivity_by_strength
 from deformstab.measurement.worst_case import worst_deformation as worst_deformation
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS as DOWNSAMPLING_KINDS
 from deformstab.networks.downsampling import PAPER_KINDS as PAPER_KINDS

@@ -50,17 +50,18 @@ ROOMS = {
             "layer_distances",
             "sensitivity",
             "parts_of_sensitivity",
+            "strengths",
             "stability",
-            "comparisons",
             "answers",
         ),
         *("dense_consistency", "consistency", "smoothness"),
         *("layer_windows", "probing", "map_probes", "grids"),
-        "equivariance",
+        *("moving_maps", "equivariance", "summaries", "comparisons"),
         *("displacement_sets", "objectives", "ascent", "worst_case"),
     ],
     "recording": [
-        *("schedules", "steps", "fingerprints", "lineage", "files", "recording", "callbacks")
+        *("schedules", "steps", "fingerprints", "lineage", "measures", "files", "recording"),
+        "callbacks",
     ],
     "presentation": [
         *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),

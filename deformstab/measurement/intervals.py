@@ -144,20 +144,35 @@ def paired_ratio(numerator, denominator, intervals: bool = True) -> tuple[float,
     Returns:
         (ratio, low, high); NaN bounds without intervals and for fewer than four images.
     """
+    ratio, replicates = leave_one_out_ratio(numerator, denominator)
+    if not intervals:
+        return ratio, np.nan, np.nan
+    if ratio == 0:
+        return ratio, 0.0, 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.exp(jackknife_interval(np.log(ratio), replicates))
+    return ratio, float(low), float(high)
+
+
+def leave_one_out_ratio(numerator, denominator) -> tuple[float, np.ndarray]:
+    """The ratio of two means over the same images, and its logarithm without each image in turn.
+
+    Args:
+        numerator, denominator: as for `paired_ratio`.
+
+    Returns:
+        (ratio, logs [images], or [0] for fewer than four images).
+    """
     top, bottom = (
         np.asarray(each, "float64").reshape(len(each), -1).mean(axis=1)
         for each in (numerator, denominator)
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = float(top.mean() / bottom.mean())
-        if not intervals:
-            return ratio, np.nan, np.nan
-        if ratio == 0:
-            return ratio, 0.0, 0.0
+        if len(top) < 4:
+            return ratio, np.empty(0)
         left_out = [(each.sum() - each) / (len(each) - 1) for each in (top, bottom)]
-        replicates = np.log(left_out[0]) - np.log(left_out[1])
-        low, high = np.exp(jackknife_interval(np.log(ratio), replicates))
-    return ratio, float(low), float(high)
+        return ratio, np.log(left_out[0]) - np.log(left_out[1])
 
 
 def proportion_interval(hits, confidence: float = 0.95) -> tuple[float, float, float]:

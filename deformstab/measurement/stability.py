@@ -15,6 +15,8 @@ from deformstab.measurement.sensitivity import check_options, layer_columns, sen
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.tables import STABILITY_COLUMNS, table
 
+UNMOVED = "neither deformations nor noise move it: there is no ratio"
+
 
 def measure_stability(
     model: keras.Model,
@@ -74,18 +76,36 @@ def measure_stability(
     ```
     """
     check_options("cosine", batch_size, memory_limit)
+    check_noise(noise)
+    prepared = deformed_images(images, deformation, deformations, seed, deformed_input, max_images)
+    options = batch_size, intervals, memory_limit, progress
+    return stability_table(model, prepared, layers, noise, seed, *options)
+
+
+def check_noise(noise) -> None:
+    """Refuses noise that is not known."""
     if noise not in NOISE_KINDS:
         raise ValueError(f"unknown noise {noise!r}; the known ones are {', '.join(NOISE_KINDS)}")
-    prepared = deformed_images(images, deformation, deformations, seed, deformed_input, max_images)
-    (source,) = prepared.perturbations
-    axes = prepared.inputs[prepared.place].ndim
-    channels = axes - 3 if prepared.data_format == "channels_first" else axes - 1
-    both = prepared.with_perturbations(source, Noise(source, noise, int(seed), channels))
+
+
+def stability_table(
+    model,
+    images,
+    layers=None,
+    noise: NoiseKind = "gaussian",
+    seed: int = 0,
+    batch_size: int = 32,
+    intervals: bool = True,
+    memory_limit: float = MEMORY_LIMIT,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """`measure_stability` with `DeformedImages`, whose deformations are drawn already."""
+    both = with_noise(images, noise, seed)
     common = {
         "noise": noise,
-        "deformations": deformations,
-        "rms_displacement": prepared.rms_displacement,
-        "folded_fraction": prepared.folded_fraction,
+        "deformations": images.draws,
+        "rms_displacement": images.rms_displacement,
+        "folded_fraction": images.folded_fraction,
     }
     rows = []
     for place, layer in measured_layers(
@@ -95,28 +115,45 @@ def measure_stability(
             {
                 **layer_columns(place, layer, both, layer.metric),
                 **common,
-                **_columns(layer, deformations, intervals),
+                **_columns(layer, intervals),
             }
         )
     rows.sort(key=lambda row: (METRICS.index(row["metric"]), row["layer_index"]))
     return table(rows, STABILITY_COLUMNS)
 
 
-def _columns(layer, deformations, intervals) -> dict:
+def with_noise(images, noise: NoiseKind, seed: int):
+    """`DeformedImages` of which each draw has a noisy companion of the same length behind it."""
+    (source,) = images.perturbations
+    axes = images.inputs[images.place].ndim
+    channels = axes - 3 if images.data_format == "channels_first" else axes - 1
+    return images.with_perturbations(source, Noise(source, noise, int(seed), channels))
+
+
+def by_deformation_and_noise(layer):
+    """Distances (squares of Euclidean ones) to deformed and to noisy images: [images, draws] each.
+
+    Args:
+        layer: `LayerDistances` of images `with_noise`.
+    """
+    power = 2 if layer.metric == "euclidean" else 1
+    return np.split(layer.apart.astype("float64") ** power, 2, axis=1)
+
+
+def _columns(layer, intervals) -> dict:
     """The numbers of one layer by one metric, or the note that says why there are none."""
     note = sensitivity_columns(layer, layer.metric, intervals=False).get("note", "")
     if note:
         return {"note": note}
+    by_deformation, by_noise = by_deformation_and_noise(layer)
     power = 2 if layer.metric == "euclidean" else 1
-    apart = layer.apart.astype("float64") ** power
     baseline = np.median(layer.pairs[np.triu_indices(len(layer.pairs), 1)] ** power)
-    by_deformation, by_noise = apart[:, :deformations], apart[:, deformations:]
     row = {
         "sensitivity": by_deformation.mean() / baseline,
         "noise_sensitivity": by_noise.mean() / baseline,
     }
     if not by_deformation.any() and not by_noise.any():
-        return {**row, "note": "neither deformations nor noise move it: there is no ratio"}
+        return {**row, "note": UNMOVED}
     ratio, low, high = paired_ratio(by_deformation, by_noise, intervals)
     row |= {
         "relative_stability": ratio,

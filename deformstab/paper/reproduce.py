@@ -1,5 +1,7 @@
 """From a preset to a folder of results: what `bin/reproduce_figures` calls."""
 
+import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,6 +16,7 @@ from deformstab.paper.figures import style
 from deformstab.paper.figures.catalogue import FIGURES, drawable, resolve
 from deformstab.paper.pages import claims_page, folder_page
 from deformstab.paper.runs import executors, measuring_again, runs
+from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
 from deformstab.paper.runs.preset import NOT_COUNTED, Preset
@@ -98,7 +101,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
         "other_networks": other_networks.other_networks(results),
         "paths": training_paths.path_shapes(results),
     }
-    measured = ("sensitivity", "smoothness", "variants")
+    measured = ("sensitivity", "smoothness", *MORE_MEASURES, "variants")
     beside = {name: results.with_accuracies(name) for name in measured}
     written = {name: table for name, table in (tables | extra | beside).items() if len(table)}
     for name, table in written.items():
@@ -199,7 +202,8 @@ def measure_again(
     """Measures the kept networks of a folder's runs, without training, with the measures of now.
 
     Tables go to `measured_again/tables` in the folder; its own stay as they are. What was measured
-    before by this version of the package is not measured again.
+    before by this version of the package is not measured again. `preset.more_measures` may be
+    others than when they were trained.
 
     Args:
         preset: as for `reproduce`.
@@ -215,10 +219,11 @@ def measure_again(
     """
     output_dir = pathlib.Path(output_dir)
     folder = output_dir / measuring_again.FOLDER
-    _refuse_other_results(output_dir, preset)
-    experiments = [each for each in preset.every_experiment() if each.study != PRETRAINED]
-    finished = [each for each in experiments if runs.finished(each, output_dir)]
-    there = [each for each in finished if networks.has_any(each)]
+    trained = _as_trained(output_dir, preset)
+    both = zip(preset.every_experiment(), trained.every_experiment(), strict=True)
+    both = [pair for pair in both if runs.finished(pair[1], output_dir)]
+    finished = [each for _, each in both if each.study != PRETRAINED]
+    there = [now for now, each in both if each in finished and networks.has_any(each)]
     if not there:
         raise ValueError(
             f"{networks.folder} holds no network of the {len(finished)} runs in {output_dir}: give "
@@ -234,6 +239,16 @@ def measure_again(
             if len(table):
                 write_csv(table, folder / "tables" / f"{name}.csv", digits=9)
     return missing
+
+
+def _as_trained(output_dir, preset) -> Preset:
+    """The preset of a folder, in which less may have been measured than is asked for now."""
+    with contextlib.suppress(ValueError):
+        _refuse_other_results(output_dir, preset)
+        return preset
+    then = dataclasses.replace(preset, more_measures=())
+    _refuse_other_results(output_dir, then)
+    return then
 
 
 def _run(experiments, output_dir, executor, networks=None, measure=None):

@@ -1,4 +1,4 @@
-"""SensitivityCallback: sensitivity and smoothness recorded while a model trains."""
+"""SensitivityCallback: what is measured of a model, recorded while it trains."""
 
 import inspect
 import math
@@ -11,22 +11,21 @@ import keras
 import numpy as np
 import pandas as pd
 
-from deformstab.measurement.perturbations import Deformation
+from deformstab.measurement.perturbations import Deformation, NoiseKind
 from deformstab.measurement.representations import LayerSelection
-from deformstab.measurement.sensitivity import check_options, measure_sensitivity, sensitivity_table
-from deformstab.measurement.smoothness import filter_smoothness
+from deformstab.measurement.sensitivity import check_options, measure_sensitivity
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.recording.fingerprints import Weights, architecture_of, weights_of
 from deformstab.recording.lineage import Begin, Point
+from deformstab.recording.measures import MEASURES, MeasureName, Stimuli, check_measures
 from deformstab.recording.recording import Recording
 from deformstab.recording.schedules import check_every, next_step
 from deformstab.recording.steps import StepCount, iterations_of, updates_per_batch
-from deformstab.tables import SMOOTHNESS_COLUMNS, table
 
 
 class SensitivityCallback(keras.callbacks.Callback):
-    """Measures each layer's sensitivity and smoothness before and while a model trains.
+    """Measures each layer before and while a model trains: sensitivity, smoothness, and more.
 
     The same images under the same deformations every time, so that what changes is the model. The
     training is the same, bit for bit, as without.
@@ -39,7 +38,9 @@ class SensitivityCallback(keras.callbacks.Callback):
 
     **Logs.** At each epoch's end the history and callbacks listed after this one (EarlyStopping,
     ModelCheckpoint, CSVLogger, TensorBoard) find `sensitivity/<layer>` in the logs: the last
-    measurement since the epoch began, NaN if there was none. To monitor one, give `mode="min"` or
+    measurement since the epoch began, NaN if there was none. Of other measures, by squared Euclidean
+    distances, it is `stability/<layer>` (the relative one) and `equivariance/<layer>` (the ratio).
+    To monitor one, give `mode="min"` or
     `"max"`, and measure after each epoch: to Keras nothing is better than a NaN that came first.
     The progress bar shows them all; name few `layers` then, or pass `logs=False`.
 
@@ -63,23 +64,28 @@ class SensitivityCallback(keras.callbacks.Callback):
         images, deformation, layers: as for `ds.measure_sensitivity`.
         every: epochs between measurements; by default 1, with `steps` none. In any case it is
             measured before training, epoch 0.
-        csv_path: a file that holds `table` after each measurement, whole or not at all;
-            `smoothness_table` is beside it, with "_smoothness" in its name. By default none. Of
-            several processes that train one model, give it to one.
+        csv_path: a file that holds `table` after each measurement, whole or not at all; the other
+            tables are beside it, with "_smoothness", "_stability", "_equivariance" in their names.
+            By default none. Of several processes that train one model, give it to one.
         steps: optimizer steps at which to measure: an int (every so many), a list of them, or
             "log" (1, 2, 4, 8, …). By default none.
-        logs: whether sensitivities go to the logs of each epoch.
+        logs: whether what is measured goes to the logs of each epoch.
+        measures: what is measured: "sensitivity", always; "smoothness", of convolutions
+            (`ds.filter_smoothness`); "stability" (`ds.measure_stability`) and "equivariance"
+            (`ds.measure_equivariance`), by both metrics, with the same deformations.
+        noise: of "stability".
         **measurement: `metric`, `deformations`, `batch_size`, … of `ds.measure_sensitivity`.
 
     Attributes:
         table: a DataFrame, the rows of `ds.measure_sensitivity` with `epoch` (epochs finished) and
             `step` (the optimizer's iterations) before them; at any time, so far.
         smoothness_table: the same for `ds.filter_smoothness`; empty without convolutions.
+        stability_table, equivariance_table: the same for these; empty if not among `measures`.
 
     Raises:
-        ValueError: for an impossible schedule, path or measurement; and when training begins, for
-            files at `csv_path` that hold something else than this training, that another process is
-            writing, or that cannot be written.
+        ValueError: for an impossible schedule, path or measurement, or an unknown measure; and when
+            training begins, for files at `csv_path` that hold something else than this training,
+            that another process is writing, or that cannot be written.
 
     Example:
 
@@ -99,6 +105,9 @@ class SensitivityCallback(keras.callbacks.Callback):
         csv_path: str | os.PathLike | None = None,
         steps: int | Sequence[int] | Literal["log"] | None = None,
         logs: bool = True,
+        *,
+        measures: Sequence[MeasureName] = ("sensitivity", "smoothness"),
+        noise: NoiseKind = "gaussian",
         **measurement: Any,
     ):
         super().__init__()
@@ -108,18 +117,21 @@ class SensitivityCallback(keras.callbacks.Callback):
             raise ValueError(f"logs must be True or False, received {logs!r}")
         self.every = check_every(every, steps)
         self._next_step = next_step(steps)
-        self._recording = Recording(csv_path)
         options = inspect.signature(measure_sensitivity).bind(
             None, images, deformation, layers, **measurement
         )
         options.apply_defaults()
-        names = ("layers", "metric", "batch_size", "intervals", "memory_limit")
-        self._options = {name: options.arguments[name] for name in names}
-        check_options(*(self._options[name] for name in ("metric", "batch_size", "memory_limit")))
+        names = ("metric", "batch_size", "memory_limit")
+        check_options(*(options.arguments[name] for name in names))
         names = ("deformation", "deformations", "seed", "deformed_input")
         images, _ = first_images(images, options.arguments["max_images"])
         images = keras.tree.map_structure(np.array, images)  # copies: what is given may change
-        self._images = deformed_images(images, **{name: options.arguments[name] for name in names})
+        images = deformed_images(images, **{name: options.arguments[name] for name in names})
+        names = ("layers", "metric", "batch_size", "intervals", "memory_limit", "seed")
+        options = {name: options.arguments[name] for name in names}
+        self._given = Stimuli(images, noise=noise, **options)
+        self.measures = check_measures(measures, self._given)
+        self._recording = Recording(csv_path, self.measures)
         self.steps = steps
         self.csv_path = csv_path
         self.logs = logs
@@ -132,7 +144,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         self._batches_before = 0  # of this fit, until the epoch began
         self._looked = (0, 0)  # the step when last looked at, and batches then
         self._measured_after = None  # batches at the last measurement since the epoch began
-        self._latest = {}  # what it found: layer → sensitivity
+        self._latest = {}  # what it found: name in the logs → number
         self._per_batch = 1  # steps, at most
         self._last_model = self._last_optimizer = lambda: None  # weak references
 
@@ -143,6 +155,14 @@ class SensitivityCallback(keras.callbacks.Callback):
     @property
     def smoothness_table(self) -> pd.DataFrame:
         return self._recording.table("smoothness")
+
+    @property
+    def stability_table(self) -> pd.DataFrame:
+        return self._recording.table("stability")
+
+    @property
+    def equivariance_table(self) -> pd.DataFrame:
+        return self._recording.table("equivariance")
 
     def on_train_begin(self, logs=None):
         self._starting = True
@@ -195,8 +215,8 @@ class SensitivityCallback(keras.callbacks.Callback):
             self._recording.rename_last(epoch + 1)
             self._recording.write(self._count.by_batches)
         if self.logs and logs is not None:
-            for layer in self._recording.layers:
-                logs[f"sensitivity/{layer}"] = self._latest.get(layer, math.nan)
+            for name in self._recording.logged:
+                logs[name] = self._latest.get(name, math.nan)
 
     def _step(self) -> int:
         return self._count.after(self._batches_before + self._batches, lambda: self.model)
@@ -248,20 +268,14 @@ class SensitivityCallback(keras.callbacks.Callback):
         self._note(epoch, step, weights, measured=True)
         self._recording.write(self._count.by_batches)
         self._due, self._measured_after = self._next_step(step), self._batches
-        rows = measured["sensitivity"]
-        self._latest = dict(zip(rows["layer"], rows["sensitivity"]))
+        self._latest = self._recording.logged
 
     def _note(self, epoch: int, step: int, weights: Weights, measured: bool = False):
         point = Point(epoch, step, iterations_of(self.model), weights.digest)
         self._recording.note(point, weights, measured)
 
     def _measured(self) -> dict:
-        sensitivity = sensitivity_table(self.model, self._images, **self._options, progress=False)
-        try:
-            smoothness = filter_smoothness(self.model)
-        except ValueError:  # a model without convolutions still has sensitivities
-            smoothness = table((), SMOOTHNESS_COLUMNS)
-        return {"sensitivity": sensitivity, "smoothness": smoothness}
+        return {name: MEASURES[name].taken(self.model, self._given) for name in self.measures}
 
 
 def _weak(thing):

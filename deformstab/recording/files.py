@@ -1,4 +1,4 @@
-"""The files of a recording: `NAME.csv`, `NAME_smoothness.csv`, and a record of the training.
+"""The files of a recording: `NAME.csv`, `NAME_smoothness.csv`, …, and a record of the training.
 
 The record, `NAME_training.json`, says which training the tables belong to: the architecture of its
 model, and digests of its weights at each measurement and at each epoch's end. What happens when a
@@ -16,7 +16,7 @@ without a new optimizer | **continued** |
 | | the same, set back, so that rows would go (a script run again) | **refused** |
 | | another one: other weights, or a new model | **refused** |
 | a model of other layers or shapes | any | **refused** |
-| other images, deformations, layers, metric | any | **refused** |
+| other images, deformations, layers, metric, measures | any | **refused** |
 | rows that are doubled, missing or out of order; no record; something else | any | **refused** |
 | what this callback wrote, changed since | any | **refused** |
 | what this callback wrote, deleted since | the same | **written again**, all of it |
@@ -40,23 +40,9 @@ import pandas as pd
 from deformstab.locks import FileLock
 from deformstab.measurement.representations import INPUT
 from deformstab.recording.lineage import Lineage
-from deformstab.tables import (
-    SENSITIVITY_COLUMNS,
-    SMOOTHNESS_COLUMNS,
-    TIME_COLUMNS,
-    read_csv,
-    write_text,
-)
+from deformstab.recording.measures import MEASURES
+from deformstab.tables import read_csv, write_text
 
-COLUMNS = {
-    "sensitivity": {**TIME_COLUMNS, **SENSITIVITY_COLUMNS},
-    "smoothness": {**TIME_COLUMNS, **SMOOTHNESS_COLUMNS},
-}
-# What all measurements of one model have in common.
-_COMMON = {
-    "sensitivity": ("layer", "layer_type", "metric", "images", "deformations"),
-    "smoothness": ("layer", "layer_type", "kernel_height", "kernel_width"),
-}
 _ANEW = "move or delete it, or pass another csv_path"
 
 
@@ -65,17 +51,23 @@ class RecordingFiles:
 
     Args:
         csv_path: of the sensitivities.
+        measures: of `MEASURES`, what is recorded.
 
     Raises:
         ValueError: it is no path of a file.
     """
 
-    def __init__(self, csv_path):
+    def __init__(self, csv_path, measures):
         path = _checked(csv_path)
-        self._csv = {
-            "smoothness": path.with_name(f"{path.stem}_smoothness{path.suffix}"),
-            "sensitivity": path,
+        beside = {
+            name: path.with_name(f"{path.stem}_{name}{path.suffix}")
+            for name in MEASURES
+            if name != "sensitivity"
         }
+        # Sensitivities last: what they have the others have.
+        self._csv = {name: beside[name] for name in beside if name in measures}
+        self._csv["sensitivity"] = path
+        self._unwanted = [file for name, file in beside.items() if name not in measures]
         self._record = path.with_name(f"{path.stem}_training.json")
         for file in (*self._csv.values(), self._record):
             if _exists(file) and not file.is_file():
@@ -100,7 +92,7 @@ class RecordingFiles:
         self._lock.release()
 
     def hold_tables(self) -> bool:
-        return any(map(_has_content, self._csv.values()))
+        return any(map(_has_content, (*self._csv.values(), *self._unwanted)))
 
     def check_unchanged(self) -> None:
         """Refuses to replace what someone else wrote; what is gone is written again."""
@@ -116,7 +108,7 @@ class RecordingFiles:
 
         Args:
             lineage: of the training.
-            tables: "sensitivity" and "smoothness" → CSV text, "" for none; or `None`, as they are.
+            tables: name of the measure → CSV text, "" for none; or `None`, as they are.
         """
         self._lock.check()
         write_text(lineage.to_json(), self._record)
@@ -129,8 +121,8 @@ class RecordingFiles:
         """What the files have.
 
         Args:
-            measured: a measurement of now, "sensitivity" and "smoothness": what was measured before
-                must have been measured of such a model in this way.
+            measured: a measurement of now, name → table: what was measured before must have been
+                measured of such a model in this way.
 
         Returns:
             (tables: name → DataFrame, those that such a model has; the training they belong to).
@@ -138,6 +130,8 @@ class RecordingFiles:
         Raises:
             ValueError: it was not.
         """
+        for file in filter(_has_content, self._unwanted):
+            raise self.refused(file, "a measure that is not among measures")
         tables = {name: self._read_table(name, measured[name]) for name in self._csv}
         if not self._record.exists():
             raise self.refused(self.path, f"its record {self._record.name} is missing")
@@ -176,10 +170,11 @@ class RecordingFiles:
         )
 
     def _names(self):
-        return " and ".join(str(file) for file in (self.path, self._csv["smoothness"]))
+        *beside, path = self._csv.values()
+        return " and ".join(map(str, (path, *beside)))
 
     def _read_table(self, name, now):
-        file, columns = self._csv[name], COLUMNS[name]
+        file, columns = self._csv[name], MEASURES[name].timed
         if not _has_content(file):
             return pd.DataFrame(columns=list(columns)).astype(columns)
         try:
@@ -190,7 +185,7 @@ class RecordingFiles:
             raise self.refused(file, "other columns")
         if not _in_order(rows, now):
             raise self.refused(file, "its rows are doubled, missing or out of order")
-        differing = _differing(rows, now, _COMMON[name])
+        differing = _differing(rows, now, MEASURES[name])
         if differing:
             raise self.refused(file, f"other {', '.join(differing)}")
         return rows
@@ -245,18 +240,19 @@ def _runs(values, times):
         yield run
 
 
-def _differing(rows, now, columns) -> list[str]:
+def _differing(rows, now, measure) -> list[str]:
     """In what the measurements in `rows` differ from `now`, apart from results."""
     if rows.empty:
         return []
     if now.empty or len(rows) % len(now):
         return ["layers"]
     expected = now.iloc[np.arange(len(rows)) % len(now)].reset_index(drop=True)
-    found = [name for name in columns if not rows[name].equals(expected[name])]
+    found = [name for name in measure.common if not rows[name].equals(expected[name])]
     if "rms_displacement" in rows and not found:
         # Other seeds and other images show in numbers that do not depend on the model.
-        pairs = {"rms_displacement": slice(None), "distance": expected["layer"] == INPUT}
-        names = {"rms_displacement": "displacements", "distance": "pixels"}
+        of_pixels = measure.of_pixels
+        pairs = {"rms_displacement": slice(None), of_pixels: expected["layer"] == INPUT}
+        names = {"rms_displacement": "displacements", of_pixels: "pixels"}
         for name, where in pairs.items():
             values = rows[name][where], expected[name][where]
             if not np.allclose(*values, rtol=1e-4, equal_nan=True):

@@ -1,4 +1,4 @@
-"""Measurements over time: two tables in memory, and both on disk if they are to outlive it."""
+"""Measurements over time: tables in memory, and on disk if they are to outlive it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from deformstab.recording.files import COLUMNS, RecordingFiles
+from deformstab.recording.files import RecordingFiles
 from deformstab.recording.fingerprints import Weights
 from deformstab.recording.lineage import Begin, Lineage, Point, step_of
+from deformstab.recording.measures import MEASURES
 from deformstab.tables import table
 
 
@@ -20,27 +21,29 @@ class _Measurement(NamedTuple):
 
 
 class Recording:
-    """The sensitivities and the smoothness of one training so far.
+    """What was measured of one training so far.
 
     A measurement is known by its time, (epochs finished, step).
 
     Args:
-        csv_path: of the CSV file of sensitivities, "_smoothness" is added for the other one; or
-            `None`.
+        csv_path: of the CSV file of sensitivities, the name of the measure is added for the others;
+            or `None`.
+        measures: of `MEASURES`, what is recorded.
     """
 
-    def __init__(self, csv_path=None):
-        self._files = None if csv_path is None else RecordingFiles(csv_path)
+    def __init__(self, csv_path=None, measures=("sensitivity", "smoothness")):
+        self._measures = tuple(measures)
+        self._files = None if csv_path is None else RecordingFiles(csv_path, self._measures)
         self._measurements, self._lineage = [], None
         self._tables = {}
 
     def table(self, name: str) -> pd.DataFrame:
-        """ "sensitivity" or "smoothness"; never changed in place."""
+        """Of one measure, without rows if it is not recorded; never changed in place."""
         if name not in self._tables:
-            parts = [each.rows[name] for each in self._measurements]
+            parts = [each.rows[name] for each in self._measurements if name in each.rows]
             parts = [rows for rows in parts if not rows.empty]
             self._tables[name] = (
-                pd.concat(parts, ignore_index=True) if parts else table((), COLUMNS[name])
+                pd.concat(parts, ignore_index=True) if parts else table((), MEASURES[name].timed)
             )
         return self._tables[name]
 
@@ -50,9 +53,16 @@ class Recording:
         return self._measurements[-1][:2] if self._measurements else None
 
     @property
-    def layers(self) -> list[str]:
-        """Of which there are sensitivities."""
-        return list(self._measurements[-1].rows["sensitivity"]["layer"]) if self.last else []
+    def logged(self) -> dict:
+        """Of the last measurement, what the logs of an epoch show: "measure/layer" → number."""
+        found = {}
+        for name, rows in self._measurements[-1].rows.items() if self.last else ():
+            column = MEASURES[name].logged
+            if column:
+                # Of two metrics the squared Euclidean one, for which the formulas were made.
+                rows = rows if name == "sensitivity" else rows[rows["metric"] == "euclidean"]
+                found |= {f"{name}/{x}": y for x, y in zip(rows["layer"], rows[column])}
+        return found
 
     @property
     def by_batches(self) -> bool | None:
@@ -100,7 +110,7 @@ class Recording:
         if tables:
             tables = self._files.complete(tables, lineage, step)
             self._check_same_numbers(begin, lineage, tables["sensitivity"], measured, step)
-            measurements = _measurements(tables)
+            measurements = _measurements(tables, self._measures)
         if on_disk and lineage.finished and measurements and measurements[-1].step > step:
             raise self._files.refused_training(
                 lineage, f"this one begins at its step {step}, so that later rows would be lost"
@@ -122,7 +132,7 @@ class Recording:
         self._lineage.keep_until(step)
 
     def add(self, epoch: int, step: int, measured: dict) -> None:
-        """Adds tables, "sensitivity" and "smoothness"; the same time and later steps are no longer."""
+        """Adds a table of each measure; the same time and later steps are no longer."""
         self.keep_until(step)
         for index in reversed(range(len(self._measurements))):
             if self._measurements[index].step < step:
@@ -154,9 +164,9 @@ class Recording:
 
     def _texts(self):
         found = {}
-        for name, columns in COLUMNS.items():
+        for name in self._measures:
             text = "".join(each.texts[name] for each in self._measurements)
-            found[name] = text and ",".join(columns) + "\n" + text
+            found[name] = text and ",".join(MEASURES[name].timed) + "\n" + text
         return found
 
     def _check_same_numbers(self, begin, lineage, rows, measured, step):
@@ -190,18 +200,20 @@ def _another(begin, lineage) -> str:
 def _measurement(epoch, step, measured) -> _Measurement:
     rows, texts = {}, {}
     for name, frame in measured.items():
-        rows[name] = frame.assign(epoch=epoch, step=step)[list(COLUMNS[name])]
+        rows[name] = frame.assign(epoch=epoch, step=step)[list(MEASURES[name].timed)]
         texts[name] = rows[name].to_csv(index=False, header=False, lineterminator="\n")
     return _Measurement(epoch, step, rows, texts)
 
 
-def _measurements(tables) -> list[_Measurement]:
+def _measurements(tables, measures) -> list[_Measurement]:
     """Tables in their measurements."""
     groups = {name: dict(list(rows.groupby(["epoch", "step"]))) for name, rows in tables.items()}
     times = tables["sensitivity"][["epoch", "step"]].drop_duplicates()
-    nothing = table((), COLUMNS["smoothness"])
     found = []
     for time in times.itertuples(index=False, name=None):
-        measured = {name: groups[name][time] if name in groups else nothing for name in COLUMNS}
+        measured = {
+            name: groups[name][time] if name in groups else table((), MEASURES[name].timed)
+            for name in measures
+        }
         found.append(_measurement(*time, measured))
     return found

@@ -12,6 +12,7 @@ from keras import layers
 
 import deformstab as ds
 from deformstab.measurement import comparisons, layer_distances
+from deformstab.measurement.summaries import Summary
 from deformstab.tables import COMPARISON_COLUMNS, SENSITIVITY_COLUMNS, STRENGTH_COLUMNS
 
 DEFORMATION = ds.RandomDeformation(3, 1.0)
@@ -335,7 +336,7 @@ def test_depth_against_plain_interpolation(images):
 def summaries(*logs):
     """Layers as `compare_sensitivity` keeps them; NaN cannot be measured."""
     return [
-        comparisons._Summary(i, f"l{i}", "why" if np.isnan(log) else "", log, np.full(4, log))
+        Summary(i, f"l{i}", "why" if np.isnan(log) else "", log, np.full(4, log))
         for i, log in enumerate(logs)
     ]
 
@@ -344,10 +345,14 @@ def summaries(*logs):
 def test_layers_at_the_same_depth_are_met_exactly(count):
     """Without a share of the next ones, also where these are infinite."""
     logs = np.where(np.arange(count) % 2, -np.inf, np.arange(count))
-    rows = comparisons._compared(summaries(*logs), summaries(*logs), "depth", ("b", "a"))
+    rows = comparisons._compared(
+        summaries(*logs), summaries(*logs), "depth", ("b", "a"), "sensitivity"
+    )
     assert [row["sensitivity"] for row in rows] == np.exp(logs).tolist()
     more = np.repeat(logs, 3)[:-2]  # three times as deep: each of the first again
-    rows = comparisons._compared(summaries(*logs), summaries(*more), "depth", ("b", "a"))
+    rows = comparisons._compared(
+        summaries(*logs), summaries(*more), "depth", ("b", "a"), "sensitivity"
+    )
     assert [row["sensitivity"] for row in rows] == np.exp(logs).tolist()
 
 
@@ -363,14 +368,16 @@ def test_layers_at_the_same_depth_are_met_exactly(count):
     ],
 )
 def test_depths_between_and_beside_what_is_measured(logs, expected):
-    rows = comparisons._compared(summaries(*range(5)), summaries(*logs), "depth", ("b", "a"))
+    rows = comparisons._compared(
+        summaries(*range(5)), summaries(*logs), "depth", ("b", "a"), "sensitivity"
+    )
     np.testing.assert_allclose([row["sensitivity"] for row in rows], np.exp(expected), rtol=1e-12)
     assert [row["note"] for row in rows] == [""] * 5
 
 
 def test_depth_of_a_model_of_which_nothing_can_be_measured():
     nothing = summaries(np.nan, np.nan)
-    rows = comparisons._compared(summaries(*range(3)), nothing, "depth", ("b", "a"))
+    rows = comparisons._compared(summaries(*range(3)), nothing, "depth", ("b", "a"), "sensitivity")
     assert [row["note"] for row in rows] == ["why"] * 3
     assert np.isnan([row["sensitivity"] for row in rows]).all()
 

@@ -9,7 +9,7 @@ from scipy import interpolate, ndimage
 
 import deformstab as ds
 from deformstab.deformations.splines import control_grid
-from deformstab.measurement.equivariance import _between_pixels
+from deformstab.measurement.moving_maps import _between_pixels
 
 
 @pytest.fixture(scope="module")

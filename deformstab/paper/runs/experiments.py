@@ -23,7 +23,12 @@ SCALINGS = (
 
 # What fields that are younger than kept results were before there was a choice: left out of an
 # experiment's identity, so that those results keep theirs.
-_BEFORE = {"test_images": 512, "backend": "tensorflow", "class_pairs": False}
+_BEFORE = {
+    **{"test_images": 512, "backend": "tensorflow", "class_pairs": False},
+    "more_measures": (),
+}
+# What can be measured beside sensitivity and smoothness.
+MORE_MEASURES = ("stability", "equivariance")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Experiment:
         track: whether it is measured during training as well.
         variants: whether it is measured in the other ways of `measures` as well.
         class_pairs: of those, whether over the median of pairs of a class and of different classes.
+        more_measures: of `MORE_MEASURES`, what is measured beside sensitivity and smoothness.
         choice: of the study "recipes", what differs from the study that it varies.
         threads: it runs on, which decide the last digits of trained weights.
         backend: of Keras, which decides what a seed draws.
@@ -88,6 +94,7 @@ class Experiment:
     track: bool = False
     variants: bool = False
     class_pairs: bool = False
+    more_measures: tuple = ()
     choice: str = ""
     threads: int = 2
     backend: str = field(default_factory=keras.backend.backend)
@@ -130,7 +137,7 @@ class Experiment:
         """Roughly the seconds it takes on two cores, for the progress bar and `--list`."""
         images = self.train_images * self._expected_epochs()
         seconds = 1.0 + self._multiplications() * (images + 3 * self.measured_images) / _RATE
-        return seconds * (1.2 if self.track else 1.0)
+        return seconds * (1.2 + 0.4 * len(self.more_measures) if self.track else 1.0)
 
     @property
     def memory(self) -> float:

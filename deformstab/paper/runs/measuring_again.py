@@ -3,6 +3,7 @@
 What comes out has the form of a run: a file of its own, in a folder of its own. Runs stay as they are.
 """
 
+import dataclasses
 import time
 
 import pandas as pd
@@ -22,22 +23,30 @@ def measure_again(experiment, networks) -> dict[str, pd.DataFrame]:
         networks: `KeptNetworks`.
 
     Returns:
-        The tables of `runs.run` that come of measuring: sensitivity, smoothness, trajectory and
-        variants; of the moments that were kept. Training's own are left out.
+        The tables of `runs.run` that come of measuring: sensitivity, smoothness, trajectory,
+        variants and `more_measures`; of the moments that were kept. Training's own are left out.
     """
+    kept_as = as_trained(experiment, networks)
     data = runs.dataset_of(experiment)
     training = Training(experiment, data)
     found = {}
-    if networks.load(experiment, training.measured, "initial"):
+    if networks.load(kept_as, training.measured, "initial"):
         measure(training.measured, experiment, data, "initial", found)
-    for step in networks.steps(experiment):
-        networks.load(experiment, training.measured, "tracked", step)
+    for step in networks.steps(kept_as):
+        networks.load(kept_as, training.measured, "tracked", step)
         training.model.set_weights(training.measured.get_weights())
         training.step = step
         record(training, found)
-    if networks.load(experiment, training.measured, "trained"):
+    if networks.load(kept_as, training.measured, "trained"):
         measure(training.measured, experiment, data, "trained", found)
     return {name: runs.with_run(frames, experiment) for name, frames in found.items()}
+
+
+def as_trained(experiment, networks):
+    """The experiment by which a network was kept: more may be measured of it than was then."""
+    if networks.has_any(experiment):
+        return experiment
+    return dataclasses.replace(experiment, more_measures=())
 
 
 def missing(experiments, networks) -> pd.DataFrame:

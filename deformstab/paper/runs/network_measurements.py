@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 
 from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.measurement.distances import METRICS
+from deformstab.measurement.equivariance import equivariance_table, measure_equivariance
 from deformstab.measurement.sensitivity import measure_sensitivity, sensitivity_table
 from deformstab.measurement.smoothness import filter_smoothness
+from deformstab.measurement.stability import measure_stability, stability_table
 from deformstab.measurement.stimuli import deformed_images
 from deformstab.networks.normalization import reestimate_batch_normalization
 from deformstab.networks.vgg import paper_layers
@@ -13,6 +16,20 @@ from deformstab.paper.runs.training import TRACKED_IMAGES
 
 # Of a measurement that has no intervals and is one of many.
 _BRIEF = ("layer", "layer_index", "distance", "baseline", "sensitivity")
+# Of a measure beside it: by which function, by which during training, and what is noted down then,
+# of each metric: column → the name of the quantity.
+_MORE = {
+    "stability": (
+        measure_stability,
+        stability_table,
+        {"noise_sensitivity": "noise_sensitivity", "relative_stability": "relative_stability"},
+    ),
+    "equivariance": (
+        measure_equivariance,
+        equivariance_table,
+        {"moves_with": "moves_with", "stays": "stays", "ratio": "moving_ratio"},
+    ),
+}
 
 
 def measure(model, experiment, data, phase, found) -> None:
@@ -27,6 +44,8 @@ def measure(model, experiment, data, phase, found) -> None:
         layers = paper_layers(model)
         keep("sensitivity", measure_sensitivity(model, images, deformation, layers, metric))
     keep("smoothness", filter_smoothness(model))
+    for name in experiment.more_measures:
+        keep(name, _MORE[name][0](model, images, deformation, paper_layers(model)))
     if experiment.variants:
         for name, table in _variants(model, experiment, data, deformation):
             keep("variants", table.assign(variant=name))
@@ -55,18 +74,38 @@ def _variants(model, experiment, data, deformation):
             yield name, _brief(model, images, deformation, layers, pairs)
 
 
+def tracked_quantities(measures) -> list[str]:
+    """What is noted down of each layer during training, beside sensitivity and smoothness."""
+    return [
+        f"{name}_{metric}"
+        for measure in measures
+        for name in _MORE[measure][2].values()
+        for metric in METRICS
+    ]
+
+
 def record(training, found) -> None:
-    """Appends the sensitivities and the smoothness of now, and how accurate the network is."""
-    experiment, data = training.experiment, training.data
+    """Appends what is measured now, and how accurate the network is."""
+    experiment, data, model = training.experiment, training.data, training.measured
     _, fitted = training.evaluate(TRACKED_IMAGES)
-    images = data.x_test[: experiment.measured_images]
-    layers = paper_layers(training.measured)
-    sensitivity = _brief(training.measured, images, _deformation(experiment), layers)
-    smoothness = filter_smoothness(training.measured).query("kernel_height == 3")
-    for name, table in (("sensitivity", sensitivity), ("smoothness", smoothness)):
-        rows = table[["layer", "layer_index"]].assign(quantity=name, value=table[name])
+    images, layers = data.x_test[: experiment.measured_images], paper_layers(model)
+
+    def keep(quantity, table, column):
+        rows = table[["layer", "layer_index"]].assign(quantity=quantity, value=table[column])
         rows = rows.assign(step=training.step, accuracy_train=fitted)
         found.setdefault("trajectory", []).append(rows)
+
+    deformation = _deformation(experiment)
+    keep("sensitivity", _brief(model, images, deformation, layers), "sensitivity")
+    smoothness = filter_smoothness(model).query("kernel_height == 3")
+    keep("smoothness", smoothness, "smoothness")
+    given = deformed_images(images, deformation) if experiment.more_measures else None
+    for measure in experiment.more_measures:
+        _, measured_now, columns = _MORE[measure]
+        table = measured_now(model, given, layers, intervals=False, progress=False)
+        for column, name in columns.items():
+            for metric in METRICS:
+                keep(f"{name}_{metric}", table[table["metric"] == metric], column)
 
 
 def _brief(model, images, deformation, layers, pairs=None) -> pd.DataFrame:

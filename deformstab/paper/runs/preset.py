@@ -11,7 +11,13 @@ import keras
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS, PAPER_KINDS, check_downsampling
 from deformstab.paper.data import datasets
 from deformstab.paper.pretrained import catalogue
-from deformstab.paper.runs.experiments import MAIN_TASKS, SCALINGS, STUDIES, Experiment
+from deformstab.paper.runs.experiments import (
+    MAIN_TASKS,
+    MORE_MEASURES,
+    SCALINGS,
+    STUDIES,
+    Experiment,
+)
 from deformstab.paper.runs.preset_checks import check_list
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED, of_preset
 from deformstab.paper.runs.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
@@ -49,6 +55,7 @@ class Preset:
     input_scaling: str = "symmetric"
     track: bool = False
     variants: bool = False
+    more_measures: tuple = ()
     threads: int = 2
     measured_images: int = 128
     test_images: int = 512
@@ -118,6 +125,8 @@ class Preset:
             "pretrained": (),
             "class_displacements": None,
         }
+        if self.more_measures:
+            choices["more_measures"] = MORE_MEASURES
         for name, known in choices.items():
             check_list(name, getattr(self, name), known)
         for name, known in _ONE_OF.items():
@@ -295,5 +304,5 @@ _ONE_OF = {
     "schedule": ("constant", "cosine"),
     "precision": ("float32", "mixed_bfloat16"),
 }
-_NOT_WATCHED = {"track": False, "variants": False, "class_pairs": False}
+_NOT_WATCHED = {"track": False, "variants": False, "class_pairs": False, "more_measures": ()}
 _INITIAL = {"epochs": 0, **_NOT_WATCHED}

@@ -14,15 +14,30 @@ import pandas as pd
 
 from deformstab.paper.runs import pretrained_measurements
 from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.network_measurements import tracked_quantities
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.training import is_tracked
-from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, from_csv
+from deformstab.tables import (
+    EQUIVARIANCE_COLUMNS,
+    SENSITIVITY_COLUMNS,
+    SMOOTHNESS_COLUMNS,
+    STABILITY_COLUMNS,
+    from_csv,
+)
 
-TYPES = {**SMOOTHNESS_COLUMNS, **SENSITIVITY_COLUMNS, **pretrained_measurements.TYPES}
+TYPES = {
+    **STABILITY_COLUMNS,
+    **EQUIVARIANCE_COLUMNS,
+    **SMOOTHNESS_COLUMNS,
+    **SENSITIVITY_COLUMNS,
+    **pretrained_measurements.TYPES,
+}
 # What tells the rows of a table apart, and the numbers that are read of them.
 _KEYS = {
     "sensitivity": ("phase", "metric", "layer_index", "layer"),
     "smoothness": ("phase", "layer_index", "layer", "kernel_height", "kernel_width"),
+    "stability": ("phase", "metric", "layer_index", "layer"),
+    "equivariance": ("phase", "metric", "layer_index", "layer"),
     "variants": ("phase", "variant", "layer_index", "layer"),
     "trajectory": ("step", "quantity", "layer_index", "layer"),
     "epochs": ("epoch",),
@@ -31,12 +46,14 @@ _KEYS = {
 _NUMBERS = {
     "sensitivity": ("distance", "sensitivity", "images"),
     "smoothness": ("smoothness",),
+    "stability": ("sensitivity", "noise_sensitivity", "relative_stability", "images"),
+    "equivariance": ("moves_with", "stays", "ratio", "images"),
     "variants": ("distance", "baseline", "sensitivity"),
     "trajectory": ("value", "accuracy_train"),
     "epochs": ("step", "accuracy_train"),
     "training": ("steps", "accuracy_train", "accuracy_test"),
 }
-_TEXTS = ("layer", "layer_type", "metric", "note", "phase", "quantity", "state", "variant")
+_TEXTS = ("layer", "layer_type", "metric", "noise", "note", "phase", "quantity", "state", "variant")
 _VARIANTS = ("train_images", "before_relu", "own_statistics")
 # Of these a run has what its images have: pairs of different classes, of one class, or both.
 _PAIRS = ("pairs_between_classes", "pairs_within_classes")
@@ -142,13 +159,17 @@ def _expected(experiment, tables, whole) -> dict[str, list]:
         tracked = [step for step in tables["trajectory"]["step"].unique() if is_tracked(step)]
     watched = [(*pair, "sensitivity") for pair in layers]
     watched += [(index, name, "smoothness") for index, name, side in kernels if side == 3]
+    quantities = tracked_quantities(experiment.more_measures)
+    watched += [(*pair, quantity) for quantity in quantities for pair in layers]
+    by_metric = [
+        (phase, metric, *pair)
+        for phase in phases
+        for metric in ("cosine", "euclidean")
+        for pair in layers
+    ]
     return {
-        "sensitivity": [
-            (phase, metric, *pair)
-            for phase in phases
-            for metric in ("cosine", "euclidean")
-            for pair in layers
-        ],
+        "sensitivity": by_metric,
+        **dict.fromkeys(experiment.more_measures, by_metric),
         "smoothness": [(phase, *row, row[-1]) for phase in phases for row in kernels],
         "variants": [
             (phase, variant, index, _before_relu(name) if variant == "before_relu" else name)

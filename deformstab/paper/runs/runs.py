@@ -16,7 +16,7 @@ import pandas as pd
 from deformstab.paper.data import datasets, tasks
 from deformstab.paper.runs import pretrained_measurements
 from deformstab.paper.runs.executors import serial
-from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.experiments import MORE_MEASURES, Experiment
 from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.run_files import TYPES, read_run
@@ -35,7 +35,7 @@ RUN_COLUMNS = (
     *("input_scaling", "batch_statistics", "choice"),
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
-_EVERY_TABLE = (*TABLES, *pretrained_measurements.TABLES)
+_EVERY_TABLE = (*TABLES, *MORE_MEASURES, *pretrained_measurements.TABLES)
 _TEST_IMAGES = 512  # of which the first ones measure
 
 
@@ -54,7 +54,9 @@ def run(experiment: Experiment, checkpoint=None, networks=None) -> dict[str, pd.
         with `phase` "initial" or "trained"; training: one row with the accuracies; epochs: a row an
         epoch; trajectory: `quantity` ("sensitivity" or "smoothness") and its `value` of each layer
         at steps 1, 2, 3, 4, 6, 8, 11, …, with the accuracy then (of experiments with `track`);
-        variants: sensitivity measured otherwise (of those with `variants`).
+        variants: sensitivity measured otherwise (of those with `variants`). Of `more_measures` the
+        rows of `ds.measure_stability` and `ds.measure_equivariance` with `phase`, and their
+        quantities in trajectory.
     """
     return _run(experiment, checkpoint, networks)[0]
 
@@ -95,7 +97,8 @@ def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame]
         found["training"] = [pd.DataFrame([_outcome(training)])]
         keep("trained")
         measure(training.measured, experiment, data, "trained", found)
-    tables = {name: with_run(found.get(name), experiment) for name in TABLES}
+    names = (*TABLES, *experiment.more_measures)
+    tables = {name: with_run(found.get(name), experiment) for name in names}
     return tables, time.perf_counter() - start
 
 

@@ -18,6 +18,7 @@ from deformstab.paper.runs.preset import Preset
 from deformstab.tables import read_csv
 
 TRACKED = {"track": True, "variants": True}
+MORE = ("stability", "equivariance")
 
 
 def as_text(tables):
@@ -26,7 +27,10 @@ def as_text(tables):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, TRACKED, {"precision": "mixed_bfloat16"}, {"batch_statistics": True}, {"epochs": 0}],
+    [
+        *({}, TRACKED, {"precision": "mixed_bfloat16"}, {"batch_statistics": True}, {"epochs": 0}),
+        {"more_measures": MORE, "track": True},
+    ],
     ids=lambda changes: ", ".join(changes) or "plain",
 )
 def test_measuring_again_gives_the_very_tables_the_run_gave(tmp_path, changes):
@@ -139,6 +143,79 @@ def test_a_folder_is_measured_again_beside_what_it_has(tmp_path):
         again = read_csv(folder / "measured_again" / "tables" / f"{name}.csv")
         given = read_csv(folder / "tables" / f"{name}.csv")
         pd.testing.assert_frame_equal(again, given[list(again)], check_exact=True)
+
+
+def test_more_is_measured_of_kept_networks_than_when_they_were_trained(tmp_path):
+    preset, networks = small(seeds=1), KeptNetworks(tmp_path / "networks", MOMENTS)
+    folder = tmp_path / "results"
+    reproduce(preset, folder, ["2d"], networks=networks)
+    assert not (folder / "tables" / "stability.csv").exists()
+    more = dataclasses.replace(preset, more_measures=MORE)
+    assert measure_again(more, folder, networks).empty
+    tables = {
+        name: read_csv(folder / "measured_again" / "tables" / f"{name}.csv")
+        for name in ("sensitivity", *MORE)
+    }
+    (this,) = (each for each in preset.experiments() if each.downsampling == "max")
+    model = ds.vgg((16, 16, 3), 10, this.blocks, "max")
+    assert networks.load(this, model, "trained")
+    images = runs.dataset_of(this).x_test[:8]
+    deformation = ds.RandomDeformation(this.control_points, this.max_displacement)
+    options = images, deformation, ds.paper_layers(model)
+    expected = {
+        "sensitivity": ds.measure_sensitivity(model, *options),
+        "stability": ds.measure_stability(model, *options),
+        "equivariance": ds.measure_equivariance(model, *options),
+    }
+    for name, rows in tables.items():
+        found = rows[(rows["downsampling"] == "max") & (rows["phase"] == "trained")]
+        if name == "sensitivity":
+            found = found[found["metric"] == "cosine"]
+        found = found[[*expected[name].columns]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, expected[name], rtol=1e-5, check_dtype=False)
+    # The folder's own tables are those of another configuration, and stay refused.
+    with pytest.raises(ValueError, match="another configuration .*more_measures"):
+        reproduce(more, folder, ["2d"])
+
+
+def test_more_measures_during_training(tmp_path):
+    this = experiment(track=True, more_measures=MORE)
+    tables = runs.run(this)
+    plain = runs.run(dataclasses.replace(this, more_measures=()))
+    rows = tables["trajectory"]
+    quantities = {
+        f"{name}_{metric}"
+        for name in (
+            "noise_sensitivity",
+            "relative_stability",
+            "moves_with",
+            "stays",
+            "moving_ratio",
+        )
+        for metric in ("cosine", "euclidean")
+    }
+    assert set(rows["quantity"]) == {"sensitivity", "smoothness"} | quantities
+    own = rows[~rows["quantity"].isin(quantities)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, plain["trajectory"], check_exact=True)
+    assert rows.groupby(["quantity", "step"])["layer"].nunique().nunique() == 2  # of filters, all
+    # At the input the map is the image: it moves with it exactly, and it stays as it is sensitive.
+    of_input = rows[rows["layer"] == "input"].pivot_table(
+        index="step", columns="quantity", values="value"
+    )
+    assert (of_input["moving_ratio_cosine"].abs() < 1e-6).all()
+    np.testing.assert_allclose(of_input["stays_cosine"], of_input["sensitivity"], rtol=1e-5)
+    runs.keep(this, runs.execute(this, tmp_path), tmp_path)
+    collected, _ = runs.collect([this], tmp_path, [this])
+    for name in MORE:
+        assert set(collected[name]["phase"]) == {"initial", "trained"}
+
+
+def test_more_measures_are_no_other_runs_where_there_are_none():
+    this = experiment()
+    assert "more_measures" not in this.identity()
+    assert dataclasses.replace(this, more_measures=MORE).id != this.id
+    with pytest.raises(ValueError, match="unknown more_measures 'rank'"):
+        Preset("made", more_measures=("rank",))
 
 
 def test_what_is_missing_is_told_and_the_rest_is_measured(tmp_path):
