@@ -39,11 +39,11 @@ photographs, every layer. *layers*: rows of the table of `ds.measure_sensitivity
 layer, the input included; *measured*: those with a number; *why not*: the notes of the others.
 *pooling*: layers that `ds.swap_downsampling(model, "blur")` replaced; *kept*: whether all layer names,
 all shapes, and all other weights were the same afterwards. Models without such pooling downsample by
-strided convolutions, and are refused by an error that says so. *strided convolutions*: how many layers more
-`ds.swap_downsampling(model, "blur", strided_convolutions=True)` replaced, each by the same convolution
-without stride and a blur behind it, or why it refused to; *kept with them*: whether all names, all
-weights (theirs included) and all shapes (theirs behind the blur) were the same afterwards. The last row
-is a file that Keras 2.15 wrote (`tests/data/keras2_model.h5`).
+strided convolutions, and are refused by an error that says so. *strided convolutions*: how many layers
+more `ds.swap_downsampling(model, "blur", strided_convolutions=True)` replaced, each by the same
+convolution without stride and a blur behind it, or why it refused to; *kept with them*: whether all
+names, all weights (theirs included) and all shapes (theirs behind the blur) were the same afterwards.
+The last row is a file that Keras 2.15 wrote (`tests/data/keras2_model.h5`).
 
 """
 

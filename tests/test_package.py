@@ -24,14 +24,7 @@ PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
     "": [
-        "_version",
-        "extras",
-        "checks",
-        "backend",
-        "backend_tensors",
-        "files",
-        "locks",
-        "tables",
+        *("_version", "extras", "checks", "backend", "backend_tensors", "files", "locks", "tables"),
         "provenance",
     ],
     "deformations": [
