@@ -22,6 +22,7 @@ from deformstab.measurement.distances import euclidean_distance as euclidean_dis
 from deformstab.measurement.equivariance import measure_equivariance as measure_equivariance
 from deformstab.measurement.parts_of_sensitivity import sensitivity_by_part as sensitivity_by_part
 from deformstab.measurement.sensitivity import measure_sensitivity as measure_sensitivity
+from deformstab.measurement.shifts import shift_consistency as shift_consistency
 from deformstab.measurement.smoothness import filter_smoothness as filter_smoothness
 from deformstab.measurement.smoothness import (
     normalized_total_variation as normalized_total_variation,
@@ -48,6 +49,7 @@ from deformstab.recording.callbacks import SensitivityCallback as SensitivityCal
 
 def __dir__() -> list[str]:
     """The public names: not the rooms that hold them, which importing binds here as well."""
-    rooms = {"backend", "backend_tensors", "checks", "extras", "files", "locks", "tables"}
+    rooms = {"backend", "backend_tensors", "checks", "extras", "files", "locks"}
+    rooms |= {"provenance", "tables"}
     rooms |= {"deformations", "networks", "measurement", "recording", "presentation", "paper"}
     return sorted(name for name in globals() if name not in rooms and name[:1] != "_")

@@ -1,18 +1,12 @@
-"""Column names of every table, their files, and what a process computes with."""
+"""Column names of every table, and their files."""
 
 import io
 import json
 import math
-import os
 import pathlib
-import platform
-import subprocess
-import sys
-from importlib import metadata
 
 import pandas as pd
 
-from deformstab._version import __version__
 from deformstab.files import remove_temporaries as remove_temporaries
 from deformstab.files import write_bytes as write_bytes
 
@@ -122,6 +116,22 @@ DENSE_CONSISTENCY_COLUMNS = {
     **dict.fromkeys(_DENSE, "float64"),
     **dict(list(CONSISTENCY_COLUMNS.items())[_AT:]),
 }
+SHIFT_COLUMNS = {
+    "consistency": "float64",
+    "consistency_low": "float64",
+    "consistency_high": "float64",
+    "customary_consistency": "float64",
+    "accuracy": "float64",
+    "unshifted_accuracy": "float64",
+    "worst_accuracy": "float64",
+    "consistency_of_right": "float64",
+    "consistency_of_wrong": "float64",
+    "chance": "float64",
+    "offsets": "int64",
+    "images": "int64",
+    "protocol": "str",
+    "note": "str",
+}
 DISTANCE_COLUMNS = {  # of each image and draw
     "layer": "str",
     "layer_index": "int64",
@@ -165,14 +175,6 @@ SMOOTHNESS_COLUMNS = {
     "note": "str",
 }
 TIME_COLUMNS = {"epoch": "int64", "step": "int64"}
-
-# What a provenance file names: everything whose version can move a number or a picture.
-_PACKAGES = (
-    *("numpy", "scipy", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch"),
-    *("pandas", "matplotlib", "seaborn", "scikit-image", "scikit-learn", "pillow"),
-)
-# What fixes the threads of TensorFlow and of OpenMP (PyTorch), set before they are imported.
-THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 def table(rows, columns: dict) -> pd.DataFrame:
@@ -236,65 +238,3 @@ def _typed(column: pd.Series, kind: str | None) -> pd.Series:
             if kind:
                 raise
     return column
-
-
-def provenance() -> dict:
-    """What this process computes with: versions, machine, devices, and the git commit if any."""
-    import keras
-
-    versions = {"deformstab": __version__}  # of this source, installed or not
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "backend": keras.backend.backend(),
-        "devices": devices(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name) for name in THREAD_VARIABLES},
-        "command": [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git_commit": git_commit(),
-    }
-
-
-def devices() -> list[str]:
-    """What Keras computes on here."""
-    import keras
-
-    if keras.backend.backend() != "torch":
-        return [str(device) for device in keras.distribution.list_devices()]
-    import torch  # for which Keras has no list
-
-    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
-    return gpus or ["cpu"]
-
-
-def computes_on_gpu() -> bool:
-    """Whether Keras has anything but processors to compute on."""
-    return not all("cpu" in device.lower() for device in devices())
-
-
-def git_commit() -> str | None:
-    """The commit this package's source is at, `None` when it is installed from elsewhere.
-
-    With "+changes" if the source is not what was committed.
-    """
-    folder = pathlib.Path(__file__).parent
-
-    def git(*arguments):
-        command = ["git", "-C", str(folder), *arguments]
-        found = subprocess.run(command, capture_output=True, text=True)
-        return found.stdout.strip() if found.returncode == 0 else None
-
-    try:
-        if git("ls-files", "--error-unmatch", pathlib.Path(__file__).name) is None:
-            return None
-        head, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".")
-    except OSError:  # no git on this machine
-        return None
-    return f"{head}+changes" if head and changes else head

@@ -23,7 +23,10 @@ from deformstab.paper.runs import executors
 PACKAGE = pathlib.Path(ds.__file__).parent
 # The path of the data. A room imports only from rooms above it, a module only from modules above it.
 ROOMS = {
-    "": ["_version", "extras", "checks", "backend", "backend_tensors", "files", "locks", "tables"],
+    "": [
+        *("_version", "extras", "checks", "backend", "backend_tensors", "files", "locks", "tables"),
+        "provenance",
+    ],
     "deformations": [
         *("thin_plates", "fine_grids", "flow_statistics", "splines", "landmarks", "warp", "seeds"),
         *("flows", "inputs", "flow_layer", "random_deformation", "motions", "families", "parts"),
@@ -54,7 +57,7 @@ ROOMS = {
             "stability",
             "answers",
         ),
-        *("dense_consistency", "consistency", "smoothness"),
+        *("dense_consistency", "consistency", "shifts", "smoothness"),
         *("layer_windows", "probing", "map_probes", "grids"),
         *("moving_maps", "equivariance", "summaries", "comparisons"),
         *("displacement_sets", "objectives", "ascent", "worst_case"),
@@ -107,7 +110,7 @@ FUNCTIONS = [
     *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
     *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
     *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
-    *("worst_deformation",),
+    *("worst_deformation", "shift_consistency"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [

@@ -48,6 +48,7 @@ both: tuple[pd.DataFrame, pd.DataFrame] = ds.measure_sensitivity(
 strengths: pd.DataFrame = ds.sensitivity_by_strength(model, images, [0.5, (1.0, 2.0)])
 compared: pd.DataFrame = ds.compare_sensitivity({"a": model, "b": blurred}, images, by="depth")
 answers: pd.DataFrame = ds.prediction_consistency(model, images, labels=labels)
+shifts: pd.DataFrame = ds.shift_consistency(model, images, labels, protocol="circular")
 worst: tuple[pd.DataFrame, np.ndarray] = ds.worst_deformation(model, images, names[1], within="rms")
 smoothness: pd.DataFrame = ds.filter_smoothness(model)
 variation: float = ds.normalized_total_variation(np.zeros((3, 3, 2, 4)))

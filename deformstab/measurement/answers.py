@@ -7,19 +7,45 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
-from deformstab.measurement.forward import joined, parts
+from deformstab.measurement.forward import joined, most_at_once, parts
+from deformstab.measurement.layer_distances import build
+from deformstab.measurement.representations import representations
 from deformstab.measurement.sources import to_numpy
 from deformstab.measurement.watching import INPUT
 
 NONE = -1  # of an answer with NaN: the largest of NaNs is the same one for every image
 
 
-def answering_output(found, output):
+def classifier(model, images, labels, output, max_images, name: str):
+    """What a model answers with, and the labels, all of it checked before any work.
+
+    Args:
+        model: any Keras model, built or not.
+        images: `DeformedImages`.
+        labels: those given, and those that came with the images, a pair; either may be `None`.
+        output: as for `answering_output`.
+        max_images: as for `classes_of`.
+        name: of the function that asks.
+
+    Returns:
+        (all `Representation`s, that of the output with the answers, labels as `classes_of` gives).
+    """
+    build(model, images)
+    found = representations(model, images)
+    answering = answering_output(found, output, name)
+    *size, classes = answering.shape
+    given, own = labels
+    given = one_of(own, output) if given is None else given
+    return found, answering, classes_of(given, (len(images), *size), classes, max_images)
+
+
+def answering_output(found, output, name: str):
     """The representation of the output that holds the answers.
 
     Args:
         found: all representations of the model.
         output: of several outputs the one that is meant, its key or number.
+        name: of the function that asks.
 
     Raises:
         ValueError: none is meant, or it has neither a row of two or more classes for each image nor
@@ -30,7 +56,7 @@ def answering_output(found, output):
     if len(chosen) != 1 or not _has_classes(chosen[0]):
         shapes = {each.name: each.shape or each.note for each in outputs}
         raise ValueError(
-            "prediction_consistency needs an output [images, classes] with two classes or more, or "
+            f"{name} needs an output [images, classes] with two classes or more, or "
             "[images, height, width, classes], whose size does not depend on the other images of a "
             f"batch (of several outputs, name one with output=); this model gives {shapes}, the "
             "axis of images left out"
@@ -47,7 +73,7 @@ def _has_classes(each) -> bool:
     return known and len(each.shape) in (1, 3) and each.shape[-1] > 1
 
 
-def answers(model, images, batch_size: int, output, features: int):
+def answers(model, images, batch_size: int, output, answering, memory_limit: float):
     """The most probable class of each image and of its deformed selves.
 
     Args:
@@ -55,19 +81,21 @@ def answers(model, images, batch_size: int, output, features: int):
         images: `DeformedImages`.
         batch_size: images a forward pass.
         output: as for `answering_output`.
-        features: entries of a row of it.
+        answering: the `Representation` of it.
+        memory_limit: bytes that a forward pass may take, by a rough estimate.
 
     Yields:
         int [b, 1 + draws, …], the image's own first; `NONE` where there is none.
     """
     collected = []
-    for part in parts(images, batch_size, 2 * batch_size):
+    most = min(2 * batch_size, most_at_once([answering], memory_limit))
+    for part in parts(images, batch_size, most):
         sizes = tuple(
             (tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in part.inputs
         )
         step = kept_with(
             model,
-            ("answers", images.place, sizes, part.draws_at_once, output),
+            ("answers", images.place, str(images.structure), sizes, part.draws_at_once, output),
             functools.partial(_step, model, images.pack, images.place, part, output),
         )
         top = ops.convert_to_numpy(step(*part.inputs, *part.moved))
@@ -91,6 +119,13 @@ def _step(model, pack, place, part, output):
     tensors = (*part.inputs, *part.moved)
     sizes = [(tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in tensors]
     return compiled_model_step(top, model, *sizes)
+
+
+def nan_note(answers, moved: str) -> str:
+    """A note if there are answers that are none, or ""."""
+    none = (answers == NONE).sum()
+    of = f"{none} of {answers.size} images, {moved} or not"
+    return f"the model answers with NaN for {of}" if none else ""
 
 
 def one_of(several, output):

@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from deformstab.measurement.answers import NONE, answering_output, answers, classes_of, one_of
+from deformstab.measurement.answers import answers, classifier, nan_note
 from deformstab.measurement.dense_consistency import dense_shares
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.intervals import proportion_interval
-from deformstab.measurement.layer_distances import MEMORY_LIMIT, build
+from deformstab.measurement.layer_distances import MEMORY_LIMIT
 from deformstab.measurement.perturbations import Deformation
-from deformstab.measurement.representations import representations
 from deformstab.measurement.sensitivity import check_options, sensitivity_table
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stimuli import deformed_images
@@ -82,16 +81,15 @@ def prediction_consistency(
     check_options(metric, batch_size, memory_limit)
     inputs, own_labels = first_images(images, max_images)
     prepared = deformed_images(inputs, deformation, deformations, seed, deformed_input)
-    build(model, prepared)
-    found = representations(model, prepared)
-    answering = answering_output(found, output)
-    *size, classes = answering.shape
-    labels = one_of(own_labels, output) if labels is None else labels
-    labels = classes_of(labels, (len(prepared), *size), classes, max_images)
+    found, answering, labels = classifier(
+        model, prepared, (labels, own_labels), output, max_images, "prediction_consistency"
+    )
+    size = answering.shape[:-1]
+    options = batch_size, output, answering, memory_limit
     if size:
-        row = dense_shares(model, prepared, batch_size, output, answering, labels)
+        row = dense_shares(model, prepared, *options, labels)
     else:
-        every = answers(model, prepared, batch_size, output, answering.features)
+        every = answers(model, prepared, *options)
         row = _shares(np.concatenate(list(every)), labels)
     last = [each for each in found if not each.repeats][-1].name
     sensitivity = sensitivity_table(
@@ -103,9 +101,9 @@ def prediction_consistency(
 
 def _shares(answers, labels) -> dict:
     """The columns about answers [images, 1 + draws], the image's own first."""
-    if (answers == NONE).any():
-        none = f"{(answers == NONE).sum()} of {answers.size} images, deformed or not"
-        return {"note": f"the model answers with NaN for {none}"}
+    note = nan_note(answers, "deformed")
+    if note:
+        return {"note": note}
     unchanged = answers[:, 1:] == answers[:, :1]
     share, low, high = proportion_interval(unchanged)
     row = {"consistency": share, "consistency_low": low, "consistency_high": high}

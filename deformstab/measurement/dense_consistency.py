@@ -8,13 +8,14 @@ from deformstab.measurement.answers import NONE, answers
 from deformstab.measurement.intervals import mean_interval
 
 
-def dense_shares(model, images, batch_size: int, output, answering, labels) -> dict:
+def dense_shares(
+    model, images, batch_size: int, output, answering, memory_limit: float, labels
+) -> dict:
     """The columns of `prediction_consistency` about answers [images, height, width].
 
     Args:
-        model, batch_size, output: as for `answers`.
+        model, batch_size, output, answering, memory_limit: as for `answers`.
         images: `DeformedImages`.
-        answering: the `Representation` of the output.
         labels: int [images, height, width] or `None`.
 
     Raises:
@@ -29,7 +30,7 @@ def dense_shares(model, images, batch_size: int, output, answering, labels) -> d
             "first, so that it is known where an answer lies"
         )
     counts, start = _Counts(answering.shape[2], labels is not None), 0
-    for batch in answers(model, images, batch_size, output, answering.features):
+    for batch in answers(model, images, batch_size, output, answering, memory_limit):
         own, moved = batch[:, 0], batch[:, 1:]
         if (batch == NONE).any():
             return {"note": "the model answers with NaN for some pixels"}

@@ -60,8 +60,7 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
     Yields:
         `Batch`es. All draws of an image come with it, in one batch or several.
     """
-    largest = max([each.peak_bytes for each in layers], default=0)
-    most = max(1, int(memory / (_WORKSPACE * largest + 1)))  # images of both sorts in a pass
+    most = most_at_once(layers, memory)
     names = tuple(each.name for each in layers) if deform else ()
     found = {each.name: each for each in layers}
     for part in parts(images, batch_size, most, deform):
@@ -84,6 +83,17 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
             {name: part.head(x) for name, x in rows.items()},
             {name for name in names if name not in apart},
         )
+
+
+def most_at_once(layers, memory) -> int:
+    """Images of both sorts in a pass that takes so many bytes, by a rough estimate.
+
+    Args:
+        layers: the `Representation`s up to which the model is computed.
+        memory: bytes.
+    """
+    largest = max([each.peak_bytes for each in layers], default=0)
+    return max(1, int(min(memory, 1 << 60) / (_WORKSPACE * largest + 1)))
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def proportion_interval(hits, confidence: float = 0.95) -> tuple[float, float, f
     images, draws = np.shape(hits)
     if images == 0:
         return np.nan, np.nan, np.nan
-    by_image = np.asarray(hits, "float64").mean(axis=1)
+    by_image = np.mean(hits, axis=1, dtype="float64")
     share = by_image.mean()
     # Where misses are rare, few images show how unlike images are, and most samples too little of
     # it. So one image of hits and one of misses are added, to this variance only.

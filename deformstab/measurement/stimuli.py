@@ -141,26 +141,13 @@ def deformed_images(
             "max_displacements are strengths of a ds.RandomDeformation; of another deformation "
             f"measure each strength by itself, received {deformation!r}"
         )
-    arrays, _ = first_images(images, max_images)
-    inputs = [_computable(each) for each in keras.tree.flatten(arrays)]
-    structure = keras.tree.pack_sequence_as(arrays, range(len(inputs)))
-    place = _deformed_place(structure, inputs, deformed_input)
+    inputs, structure, place = checked_inputs(images, deformed_input, max_images)
     chosen = inputs[place]
-    if chosen.ndim not in _IMAGE_AXES:
-        raise ValueError(
-            "images must be a batch [images, height, width, channels] or of videos [clips, frames, "
-            f"height, width, channels] (by data_format), received shape {chosen.shape}"
-        )
-    counts = sorted({len(each) if each.ndim else 0 for each in inputs})
-    if len(counts) > 1:
-        raise ValueError(f"the inputs must have as many rows each, received {counts}")
     if len(chosen) < 2:
         raise ValueError(
             "a sensitivity compares images with each other: pass at least two (the paper takes "
             f"128), received {len(chosen)}"
         )
-    inputs[place] = chosen.astype("float32", copy=False)
-    check_finite(inputs[place])
     if deformation is None:
         deformation = paper_deformation(chosen.shape)
     layers = [deformation] if strengths is None else [_of(deformation, s) for s in strengths]
@@ -182,6 +169,33 @@ def deformed_images(
             stacklevel=4,
         )
     return found
+
+
+def checked_inputs(images, deformed_input, max_images) -> tuple[list, object, int]:
+    """What a model takes, checked, with the images that are to be moved as float32.
+
+    Args:
+        images, deformed_input, max_images: as for `ds.measure_sensitivity`.
+
+    Returns:
+        `inputs`, `structure` and `place` of `DeformedImages`.
+    """
+    arrays, _ = first_images(images, max_images)
+    inputs = [_computable(each) for each in keras.tree.flatten(arrays)]
+    structure = keras.tree.pack_sequence_as(arrays, range(len(inputs)))
+    place = _deformed_place(structure, inputs, deformed_input)
+    chosen = inputs[place]
+    if chosen.ndim not in _IMAGE_AXES:
+        raise ValueError(
+            "images must be a batch [images, height, width, channels] or of videos [clips, frames, "
+            f"height, width, channels] (by data_format), received shape {chosen.shape}"
+        )
+    counts = sorted({len(each) if each.ndim else 0 for each in inputs})
+    if len(counts) > 1:
+        raise ValueError(f"the inputs must have as many rows each, received {counts}")
+    inputs[place] = chosen.astype("float32", copy=False)
+    check_finite(inputs[place])
+    return inputs, structure, place
 
 
 def refuse_videos(images: DeformedImages, name: str) -> None:

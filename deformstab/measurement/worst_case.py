@@ -196,7 +196,7 @@ def _prepared(inputs, deformation, within, seed, deformed_input):
 def _chosen(found, layer):
     """The one representation that is meant."""
     if isinstance(layer, str) and layer == PREDICTION:
-        chosen = answering_output(found, None)
+        chosen = answering_output(found, None, "worst_deformation")
         if len(chosen.shape) != 1:
             raise ValueError(
                 'layer="prediction" needs an output [images, classes], this one has '

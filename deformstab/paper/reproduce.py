@@ -34,7 +34,8 @@ from deformstab.paper.verdicts import (
 )
 from deformstab.paper.verdicts.result_tables import Results
 from deformstab.presentation.streams import surviving
-from deformstab.tables import provenance, remove_temporaries, write_csv, write_json, write_text
+from deformstab.provenance import provenance
+from deformstab.tables import remove_temporaries, write_csv, write_json, write_text
 
 _PROVENANCE = "provenance.json"
 

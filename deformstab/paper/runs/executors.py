@@ -18,7 +18,7 @@ import keras
 
 from deformstab.extras import needing
 from deformstab.paper.data import datasets
-from deformstab.tables import THREAD_VARIABLES, computes_on_gpu
+from deformstab.provenance import THREAD_VARIABLES, computes_on_gpu
 
 RETRIES = 5  # of a run that lost its worker; not without end, for it may be what kills them
 

@@ -21,10 +21,10 @@ from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
+from deformstab.provenance import provenance
 from deformstab.tables import (
     from_csv,
     git_commit,
-    provenance,
     remove_temporaries,
     write_json,
 )

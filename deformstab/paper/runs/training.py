@@ -21,7 +21,8 @@ from keras import ops
 
 from deformstab.networks.normalization import reestimate_batch_normalization
 from deformstab.networks.vgg import vgg
-from deformstab.tables import computes_on_gpu, write_bytes
+from deformstab.provenance import computes_on_gpu
+from deformstab.tables import write_bytes
 
 # An epoch whose own accuracy (batch statistics, weights still moving) is further below the target
 # than this is not worth the two passes over all images that tell the real one.

@@ -20,7 +20,7 @@ from deformstab.paper import reproduce as reproduction
 from deformstab.paper.data import datasets
 from deformstab.paper.runs import executors, runs
 from deformstab.paper.runs.experiments import Experiment
-from deformstab.tables import THREAD_VARIABLES
+from deformstab.provenance import THREAD_VARIABLES
 
 call = test_bin.call  # a fixture
 CHOICES = {

@@ -14,7 +14,7 @@ from helpers import ROOT
 
 from deformstab.paper.runs import runs
 from deformstab.paper.runs.experiments import Experiment
-from deformstab.tables import THREAD_VARIABLES
+from deformstab.provenance import THREAD_VARIABLES
 
 KILLS = 12
 CHOICES = {

@@ -26,7 +26,8 @@ from deformstab.paper.runs import (
     training,
 )
 from deformstab.paper.runs.experiments import Experiment
-from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS, devices
+from deformstab.provenance import devices
+from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS
 
 CHOICES = {
     "study": "main",
