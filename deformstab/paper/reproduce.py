@@ -16,7 +16,7 @@ from deformstab.paper.pages import claims_page, folder_page
 from deformstab.paper.runs import executors, measuring_again, runs
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
-from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.preset import APART, NOT_COUNTED, Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
@@ -25,6 +25,7 @@ from deformstab.paper.verdicts import (
     changes_by_kind,
     claims,
     claims_by_choice,
+    note_statements,
     other_networks,
     pooling_shifts,
     training_paths,
@@ -96,6 +97,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
         "claims_over_training": claims_by_choice.claims_over_training(results),
         "changes_by_kind": changes_by_kind.changes_by_kind(results),
         "other_networks": other_networks.other_networks(results),
+        "note_statements": note_statements.note_statements(results),
         "paths": training_paths.path_shapes(results),
     }
     measured = ("sensitivity", "smoothness", "variants")
@@ -179,7 +181,7 @@ def _check(experiments) -> None:
 
     So does a kind of downsampling that figures would leave out.
     """
-    experiments = [each for each in experiments if each.study != PRETRAINED]  # trained elsewhere
+    experiments = [each for each in experiments if each.study not in APART]
     shown = {each.downsampling for each in experiments}
     style.check_labels(shown, style.KIND_LABELS, "downsampling")
     kinds_of_data = ("study", "task", "class_displacement", "choice")
@@ -216,7 +218,7 @@ def measure_again(
     output_dir = pathlib.Path(output_dir)
     folder = output_dir / measuring_again.FOLDER
     _refuse_other_results(output_dir, preset)
-    experiments = [each for each in preset.every_experiment() if each.study != PRETRAINED]
+    experiments = [each for each in preset.every_experiment() if each.study not in APART]
     finished = [each for each in experiments if runs.finished(each, output_dir)]
     there = [each for each in finished if networks.has_any(each)]
     if not there:

@@ -54,9 +54,9 @@ def gains(kernels: np.ndarray, members: int, images: np.ndarray, seed: int) -> p
 
     Returns:
         A row a `deformation`, `metric` and `output` ("map", or its maximum over all places, which a
-        shift of the map does not change): `gain`, `sensitivity`, `regrouped` (the geometric mean),
-        `below`, how many of `REGROUPINGS` random groupings are less sensitive, and
-        `rms_displacement`.
+        shift of the map does not change): `gain` = `gain_distance` / `gain_baseline`, which are the
+        same of the distance to deformed images and of that between images; `sensitivity`; `below`,
+        how many of `REGROUPINGS` random groupings are less sensitive; and `rms_displacement`.
     """
     model, names = _maxima(kernels.shape, members, images.shape[1:])
     model.get_layer("filters").set_weights([kernels])
@@ -67,10 +67,10 @@ def gains(kernels: np.ndarray, members: int, images: np.ndarray, seed: int) -> p
             table = measure_sensitivity(model, images, deformation, names, metric, **options)
             table = table.set_index("layer")
             for output, prefix in zip(OUTPUTS, ("map", "maximum")):
-                found = [table["sensitivity"][f"{prefix}{k}"] for k in range(1 + REGROUPINGS)]
+                found = table.loc[[f"{prefix}{k}" for k in range(1 + REGROUPINGS)]]
                 rows.append({"deformation": name, "metric": metric, "output": output})
-                rows[-1] |= _gain(np.array(found))
-                rows[-1]["rms_displacement"] = table["rms_displacement"].iloc[0]
+                rows[-1] |= _gain(found)
+                rows[-1]["rms_displacement"] = found["rms_displacement"].iloc[0]
     return pd.DataFrame(rows)
 
 
@@ -91,10 +91,15 @@ def _maxima(shape, members, image_shape) -> tuple[keras.Model, list[str]]:
 
 
 def _gain(found) -> dict:
-    own, others = found[0], found[1:]
-    regrouped = float(np.exp(np.log(others).mean()))
-    row = {"gain": own / regrouped, "sensitivity": own, "regrouped": regrouped}
-    return row | {"below": int((others < own).sum())}
+    """Of the sensitivities of all groupings, the own first; and of their parts."""
+    factors = {}
+    for name in ("sensitivity", "distance", "baseline"):
+        own, *others = found[name]
+        factors[name] = own / float(np.exp(np.log(others).mean()))
+    own, *others = found["sensitivity"]
+    row = {"gain": factors["sensitivity"], "gain_distance": factors["distance"]}
+    row |= {"gain_baseline": factors["baseline"], "sensitivity": own}
+    return row | {"below": int((np.array(others) < own).sum())}
 
 
 def entropy(kernels: np.ndarray, members: int, images: np.ndarray) -> float:

@@ -77,9 +77,9 @@ def maxima(seed: int, images: int = IMAGES) -> pd.DataFrame:
         the mean over images `kept`, its 95 % interval (Student's t) `low`, `high`, and `count`.
     """
     rng = np.random.default_rng(seed)
-    noise = rng.permuted(
-        np.tile(np.arange(SIDE**2, dtype="float32"), (images, 1)), axis=1
-    ).reshape(-1, SIDE, SIDE)
+    noise = rng.permuted(np.tile(np.arange(SIDE**2, dtype="float32"), (images, 1)), axis=1).reshape(
+        -1, SIDE, SIDE
+    )
     photographs = bundled.photos(SIDE, images, 1)[0].mean(axis=-1)
     places = rng.integers(SIDE, size=(images, 2))
     bright = np.zeros_like(noise)

@@ -98,7 +98,7 @@ def maximum_over_turns(seed: int, kernels: int = 50, images: int = IMAGES) -> pd
         kernels, images: their numbers.
 
     Returns:
-        A row for each of `units` "one filter", "maximum over its turns" and `output` "map", "maximum
+        A row for each of `filters` "one filter", "maximum over its turns" and `output` "map", "maximum
         of the map": `error`, relative as in `relative_errors` (of a maximum of the map: its change),
         mean over kernels, with `low`, `high` and `count`.
     """
@@ -107,7 +107,7 @@ def maximum_over_turns(seed: int, kernels: int = 50, images: int = IMAGES) -> pd
     drawn = rng.integers(-8, 9, (3, 3, 1, kernels)).astype("float32")
     turn = TRANSFORMS["rotation"]
     rows = []
-    for units, turns in (("one filter", 1), ("maximum over its turns", 4)):
+    for filters, turns in (("one filter", 1), ("maximum over its turns", 4)):
         before, after = (
             np.max([_convolved(each, np.rot90(drawn, k)) for k in range(turns)], axis=0)
             for each in (values, turn(values))
@@ -118,6 +118,6 @@ def maximum_over_turns(seed: int, kernels: int = 50, images: int = IMAGES) -> pd
         }
         for output, pair in pairs.items():
             mean, low, high = mean_interval(_relative(*pair))
-            row = {"units": units, "output": output, "error": mean, "low": low, "high": high}
+            row = {"filters": filters, "output": output, "error": mean, "low": low, "high": high}
             rows.append(row | {"count": kernels})
     return pd.DataFrame(rows)
