@@ -2,12 +2,12 @@
 
 import numpy as np
 import pandas as pd
+from keras import ops
 
 from deformstab.measurement.intervals import mean_interval
-from deformstab.networks.circular import CircularConv2D
 from deformstab.paper.data import bundled
 
-KERNELS, IMAGES, SIDE = 400, 16, 32
+KERNELS, IMAGES, SIDE = 400, 16, 32  # white images a kernel; photographs, one a kernel
 # What is done to an image, and, as the layer should, to its map.
 TRANSFORMS = {
     "translation": lambda maps: np.roll(maps, (2, -3), axis=(1, 2)),
@@ -25,15 +25,15 @@ def symmetric(kernels: np.ndarray) -> np.ndarray:
 
 
 def relative_errors(transform, images: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-    """Σ ‖conv(T x) - T conv(x)‖² / Σ ‖T conv(x)‖² over images, of each kernel.
+    """Σ ‖conv(T x) - T conv(x)‖² / Σ ‖T conv(x)‖² over images, of each kernel on images of its own.
 
     Args:
-        transform: T, of [images, height, width, channels].
-        images: x, [images, height, width, 1], circles in both directions.
-        kernels: [3, 3, 1, kernels].
+        transform: T, of [images, height, width, kernels].
+        images: x, [images, height, width, kernels], circles in both directions.
+        kernels: [3, 3, kernels].
 
     Returns:
-        [kernels].
+        [kernels]; NaN where the map is 0, as that of a black image is.
     """
     moved, expected = _convolved(transform(images), kernels), transform(_convolved(images, kernels))
     return _relative(moved, expected)
@@ -41,41 +41,42 @@ def relative_errors(transform, images: np.ndarray, kernels: np.ndarray) -> np.nd
 
 def _relative(moved, expected) -> np.ndarray:
     axes = tuple(range(moved.ndim - 1))
-    return ((moved - expected) ** 2).sum(axis=axes) / (expected**2).sum(axis=axes)
+    with np.errstate(invalid="ignore"):
+        return ((moved - expected) ** 2).sum(axis=axes) / (expected**2).sum(axis=axes)
 
 
 def _convolved(images, kernels) -> np.ndarray:
-    layer = CircularConv2D(
-        kernels.shape[-1], 3, data_format="channels_last", use_bias=False, dtype="float32"
-    )
-    layer.build(images.shape)
-    layer.set_weights([kernels])
-    return np.asarray(layer(np.ascontiguousarray(images)), "float64")
+    around = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "wrap")
+    kernels = np.ascontiguousarray(kernels)[..., None]
+    maps = ops.depthwise_conv(around, kernels, padding="valid", data_format="channels_last")
+    return ops.convert_to_numpy(maps).astype("float64")
 
 
 def symmetries(seed: int, kernels: int = KERNELS, images: int = IMAGES) -> pd.DataFrame:
     """How far random 3×3 convolutions are from moving, turning and shrinking with their image.
 
     Kernels and white images are whole numbers from -8 to 8, so that sums are exact in any order and
-    0 is 0. Photographs are 8-bit grey.
+    0 is 0. Photographs are 8-bit grey, one for each kernel. No two kernels share an image, so that
+    their errors are independent.
 
     Args:
         seed: of both.
-        kernels, images: their numbers.
+        kernels: their number.
+        images: white ones a kernel.
 
     Returns:
         A row for each of translation (by 2 and 3 pixels), rotation (a quarter turn), scale (every
         second pixel), of `filters` "any" or "turned alike" (`symmetric`), on `image` "white" or
         "photograph": `expected` (NaN where nothing follows on paper), the mean over kernels
-        `error`, its 95 % interval (Student's t) `low`, `high`, and `count` of kernels.
+        `error`, its 95 % interval (Student's t) `low`, `high`, and `count` of kernels (on photographs that are not black).
     """
     rng = np.random.default_rng(seed)
-    white = rng.integers(-8, 9, (images, SIDE, SIDE, 1)).astype("float32")
-    photographs = np.round(127.5 * (bundled.photos(SIDE, images, 1)[0] + 1))
-    photographs = np.round(photographs.mean(axis=-1, keepdims=True))
-    drawn = rng.integers(-8, 9, (3, 3, 1, kernels)).astype("float32")
+    white = rng.integers(-8, 9, (images, SIDE, SIDE, kernels)).astype("float32")
+    grey = bundled.photos(SIDE, kernels, 1)[0].mean(axis=-1)
+    photographs = np.round(127.5 * (np.moveaxis(grey, 0, -1)[None] + 1)).astype("float32")
+    drawn = rng.integers(-8, 9, (3, 3, kernels)).astype("float32")
     rows = []
-    for image, values in (("white", white), ("photograph", photographs.astype("float32"))):
+    for image, values in (("white", white), ("photograph", photographs)):
         for filters, weights in (("any", drawn), ("turned alike", symmetric(drawn))):
             for name, transform in TRANSFORMS.items():
                 expected = EXPECTED[name] if image == "white" else np.nan
@@ -83,10 +84,12 @@ def symmetries(seed: int, kernels: int = KERNELS, images: int = IMAGES) -> pd.Da
                     expected = 0.0
                 elif filters == "turned alike":
                     expected = np.nan
-                mean, low, high = mean_interval(relative_errors(transform, values, weights))
+                errors = relative_errors(transform, values, weights)
+                errors = errors[~np.isnan(errors)]
+                mean, low, high = mean_interval(errors)
                 row = {"transform": name, "filters": filters, "image": image}
                 row |= {"expected": expected, "error": mean, "low": low, "high": high}
-                rows.append(row | {"count": kernels})
+                rows.append(row | {"count": len(errors)})
     return pd.DataFrame(rows)
 
 
@@ -95,7 +98,8 @@ def maximum_over_turns(seed: int, kernels: int = 50, images: int = IMAGES) -> pd
 
     Args:
         seed: of kernels and images, whole numbers as for `symmetries`.
-        kernels, images: their numbers.
+        kernels: their number.
+        images: of each.
 
     Returns:
         A row for each of `filters` "one filter", "maximum over its turns" and `output` "map", "maximum
@@ -103,8 +107,8 @@ def maximum_over_turns(seed: int, kernels: int = 50, images: int = IMAGES) -> pd
         mean over kernels, with `low`, `high` and `count`.
     """
     rng = np.random.default_rng([seed, 1])
-    values = rng.integers(-8, 9, (images, SIDE, SIDE, 1)).astype("float32")
-    drawn = rng.integers(-8, 9, (3, 3, 1, kernels)).astype("float32")
+    values = rng.integers(-8, 9, (images, SIDE, SIDE, kernels)).astype("float32")
+    drawn = rng.integers(-8, 9, (3, 3, kernels)).astype("float32")
     turn = TRANSFORMS["rotation"]
     rows = []
     for filters, turns in (("one filter", 1), ("maximum over its turns", 4)):
