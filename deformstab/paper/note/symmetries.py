@@ -68,7 +68,8 @@ def symmetries(seed: int, kernels: int = KERNELS, images: int = IMAGES) -> pd.Da
         A row for each of translation (by 2 and 3 pixels), rotation (a quarter turn), scale (every
         second pixel), of `filters` "any" or "turned alike" (`symmetric`), on `image` "white" or
         "photograph": `expected` (NaN where nothing follows on paper), the mean over kernels
-        `error`, its 95 % interval (Student's t) `low`, `high`, and `count` of kernels (on photographs that are not black).
+        `error`, its 95 % interval (Student's t) `low`, `high`, and `count` of kernels, those on black
+        photographs left out.
     """
     rng = np.random.default_rng(seed)
     white = rng.integers(-8, 9, (images, SIDE, SIDE, kernels)).astype("float32")

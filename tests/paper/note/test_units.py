@@ -27,7 +27,7 @@ def by_hand(kind, side, blocks):
 @pytest.mark.parametrize("blocks", [BLOCKS, ((2, 32), (2, 64), (2, 128), (2, 256))])
 def test_counts_are_those_by_hand(blocks):
     table = units.units(32, blocks)
-    assert list(table["kind"])[0] == "none"
+    assert table["kind"][0] == "none"
     for row in table.itertuples():
         assert (row.units, row.multiplications) == by_hand(row.kind, 32, blocks)
     whole = table["multiplications"][0]
