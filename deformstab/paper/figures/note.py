@@ -62,7 +62,7 @@ def _sparse(axis, table):
 def _sharing(axis, table):
     axis.bar(range(len(table)), table["moves_with"], color=_BAR, width=0.6)
     for place, value in enumerate(table["moves_with"]):
-        text = "0" if value == 0 else f"{value:.2g}"
+        text = "0" if value == 0 else f"{value:.3g}"
         axis.text(place, value, text, ha="center", va="bottom", fontsize=7)
     axis.set_xticks(range(len(table)), _KERNELS[: len(table)])
     axis.set(ylabel="does not move with its image", ylim=(0, 1.25 * table["moves_with"].max()))
@@ -82,7 +82,7 @@ def _symmetries(axis, table):
             axis.plot(places, rows["expected"], zorder=3, **_ON_PAPER)
     names = ["moved", "turned\n90°", "halved", "turned,\nalike\nfilters"]
     axis.set_xticks(range(len(order)), names)
-    axis.set(ylabel="relative error of the map", ylim=(-0.08, 2.2))
+    axis.set(ylabel="relative error of the map", ylim=(-0.1, 3.0))
     _legend(axis, "upper right")
 
 
@@ -100,7 +100,9 @@ def _maxima(axis, table):
     names = ["corner", "edge", "centre", "any\nplace", "noise", "photo-\ngraphs"]
     axis.set_xticks(range(len(wanted)), names)
     axis.tick_params(axis="x", labelsize=6)
-    axis.set(xlabel="bright pixel at …            other images", ylabel="share", ylim=(0, 1.3))
+    axis.set(
+        xlabel="bright pixel at …            other images", ylabel="share of windows", ylim=(0, 1.3)
+    )
     _legend(axis, "upper right")
 
 
@@ -115,7 +117,7 @@ def _units(axis, table):
         axis.bar(places, shares, 0.36, color=style.KIND_COLOURS[colour], label=name)
         for place, share in zip(places, shares):
             axis.text(place, share, f"{share:.1f}", ha="center", va="bottom", fontsize=5.5)
-    names = ["sub-\nsampling", "max", "average", "strided", "strided\n+ ReLU"]
+    names = ["sub-\nsampling", "max", "aver-\nage", "strided", "strided\n+ ReLU"]
     axis.set_xticks(range(len(rows)), names[: len(rows)])
     axis.tick_params(axis="x", labelsize=6)
     axis.set(ylabel="% of those without", ylim=(0, 22))
@@ -144,6 +146,7 @@ def _gains(axis, table):
 
 def _legend(axis, place):
     entries = dict(zip(*reversed(axis.get_legend_handles_labels())))
+    entries = dict(sorted(entries.items(), key=lambda entry: entry[0] == "on paper"))  # last
     axis.legend(entries.values(), entries.keys(), loc=place, fontsize=6, handletextpad=0.4)
 
 

@@ -16,8 +16,9 @@ def section(table: pd.DataFrame) -> list[str]:
         "## The note on convolution and pooling",
         "",
         "The statements of the note that this project began from, measured on small networks. No "
-        "claim of the paper reads them. Errors are squared, and relative: 0 is none, 2 is that of two "
-        "maps with nothing in common. Gain is the sensitivity (cosine) of maxima over groups of "
+        "claim of the paper reads them. Errors are squared, and relative: 0 is none, 2 that of two maps "
+        "with nothing in common. What does not move with its image is told in squared distances "
+        "between maps of different images. Gain is the sensitivity (cosine) of maxima over groups of "
         "filters, over that in random groups: below 1, the groups are more stable. Intervals are "
         "95 %, Student's t.",
         "",
@@ -25,7 +26,7 @@ def section(table: pd.DataFrame) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for row in table.itertuples():
-        over = f"{row.count} {row.over}" if row.count > 1 else ""
+        over = f"{row.count:,} {row.over}" if row.count > 1 else ""
         lines.append(
             f"| {row.statement} | {row.quantity} | {number(row.expected)} | {with_interval(row)} "
             f"| {over} |"
