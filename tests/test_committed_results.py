@@ -120,3 +120,113 @@ def test_what_is_said_of_their_layers_is_in_the_tables():
 
 def claims(folder):
     return read_csv(ROOT / "results" / folder / "tables" / "claims.csv")
+
+
+# ---- the note on convolution and pooling ----
+
+NOTE = ROOT / "results" / "note" / "tables"
+PAGE = " ".join((ROOT / "docs" / "convolution_and_pooling.md").read_text("utf-8").split())
+
+
+def told(number):
+    """With four digits, whole numbers whole."""
+    return f"{int(number):,}" if float(number).is_integer() else f"{number:.4g}"
+
+
+def with_interval(row, name):
+    value, low, high = (told(row[each]) for each in (name, "low", "high"))
+    return value if low == high else f"{value} ({low} to {high})"
+
+
+def test_the_page_on_convolution_has_the_counts_of_the_tables():
+    sparse, counts = read_csv(NOTE / "note_sparse.csv"), read_csv(NOTE / "note_counts.csv").iloc[0]
+    fields = {kind: rows["field_x"].to_list() for kind, rows in sparse.groupby("kind")}
+    for kind in ("max", "subsample"):
+        blocks = [", ".join(map(str, fields[kind][at : at + 3])) for at in range(0, 12, 3)]
+        assert ", then ".join(blocks) in PAGE
+    assert (sparse["field_x"] == sparse["field_y"]).all()
+    assert f"All {len(sparse)} layers see exactly that" in PAGE
+    pairs, changed = (sparse[name].sum() for name in ("pairs_outside", "changed_outside"))
+    assert (
+        f"Of {pairs:,} pairs of a pixel and a unit that does not see it, {changed} changed" in PAGE
+    )
+    assert (
+        f"this takes {counts['parameters']:.0f} parameters and {counts['operations']:,.0f} op"
+        in PAGE
+    )
+    assert (
+        f"has {counts['matrix_entries']:,.0f} entries and takes {counts['ratio']:,.0f} times"
+        in PAGE
+    )
+    sharing = read_csv(NOTE / "note_sharing.csv").set_index("kernels")
+    assert (sharing.loc[["shared", "equal copies"], "largest_difference"] == 0).all()
+    names = ("one for all places", "equal copies", "one of the 256 copies changed")
+    for name, value in zip((*names, "one of its own at each place"), sharing["moves_with"]):
+        assert f"| {name} | {f'{value:.3g}'} |" in PAGE
+    units = read_csv(NOTE / "note_units.csv").set_index("kind")
+    shares = 100 * units["units"] / units.loc["none", "units"]
+    assert f"{shares['max']:.1f} % of the units are left" in PAGE
+    assert f"{100 * units.loc['max', 'of_none']:.1f} % of the multiplications" in PAGE
+    assert f"multiply too, it is {100 * units.loc['strided', 'of_none']:.1f} %" in PAGE
+    assert units["of_none"][["subsample", "average"]].eq(units.loc["max", "of_none"]).all()
+
+
+def test_the_page_on_convolution_has_the_simulations_of_the_tables():
+    table = read_csv(NOTE / "note_symmetries.csv").set_index(["filters", "transform", "image"])
+    rows = {
+        "moved": ("any", "translation"),
+        "turned by 90°": ("any", "rotation"),
+        "every second pixel kept": ("any", "scale"),
+        "turned by 90°, kernels that are alike when turned": ("turned alike", "rotation"),
+    }
+    for name, key in rows.items():
+        white, photographs = table.loc[(*key, "white")], table.loc[(*key, "photograph")]
+        cells = f"{told(white['expected'])} | {with_interval(white, 'error')}"
+        assert f"| {name} | {cells} | {with_interval(photographs, 'error')} |" in PAGE
+    table = read_csv(NOTE / "note_maxima.csv")
+    table = table[table["place"] == "any"].set_index(["image", "window"])
+    images = {"one bright pixel, anywhere": "bright pixel", "noise": "noise"}
+    for name, image in images.items():
+        both = [table.loc[(image, window)] for window in (2, 3)]
+        cells = [f"{told(row['expected'])} | {with_interval(row, 'kept')}" for row in both]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+    cells = [with_interval(table.loc[("photograph", window)], "kept") for window in (2, 3)]
+    assert f"| photographs | | {cells[0]} | | {cells[1]} |" in PAGE
+
+
+def test_the_page_on_convolution_has_the_gains_of_the_tables():
+    table = read_csv(NOTE / "note_gains.csv")
+    table = table[table["metric"] == "cosine"].set_index(["output", "state", "deformation"])
+
+    def interval(output, state, deformation, name="gain"):
+        logs = np.log(table.loc[(output, state, deformation), name].to_numpy())
+        half = stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs)
+        return np.exp([logs.mean(), logs.mean() - half, logs.mean() + half])
+
+    states = ("initial", "trained", "trained on turned")
+    for name in ("rotation", "scaling", "translation", "spline"):
+        found = [interval("map", state, name) for state in states]
+        cells = ["{} ({} to {})".format(*map(told, each)) for each in found]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+        for state in states:  # no Gain is below 1 by more than chance
+            assert interval("map", state, name)[2] >= 1
+            assert interval("maximum of the map", state, name)[2] >= 1
+    made = "maximum of the map", "made of turns"
+    baseline, *_ = interval(*made, "rotation", "gain_baseline")
+    assert f"distances between images are {baseline:.2f} times" in PAGE
+    text = "they are {:.1f} times as sensitive ({:.1f} to {:.1f})"
+    assert text.format(*interval(*made, "rotation")) in PAGE
+    assert (table.loc[(*made, "quarter turn"), "gain"] < 1e-6).all()
+    turns = read_csv(NOTE / "note_turns.csv").set_index(["filters", "output"])["error"]
+    assert (turns["maximum over its turns"] == 0).all()
+    assert f"(by {turns['one filter', 'maximum of the map']:.4g}, squared" in PAGE
+    filters = read_csv(NOTE / "note_filters.csv").groupby("state").mean(numeric_only=True)
+    turned = filters["accuracy_turned"]
+    text = f"{100 * turned['trained on turned']:.1f} % of cases, in place of {100 * turned['trained']:.1f}"
+    assert text in PAGE
+    entropies = filters["entropy"]
+    text = f"entropy of {entropies['trained']:.2f} bits, of 2 at most, and "
+    assert f"{text}{entropies['trained on turned']:.2f} after turned training" in PAGE
+    rms = table.drop("quarter turn", level="deformation")["rms_displacement"]
+    assert f"move pixels by {rms.mean():.2f} px" in PAGE
+    np.testing.assert_allclose(rms, rms.mean(), rtol=0.01)

@@ -74,9 +74,13 @@ ROOMS = {
     "paper.pretrained": [
         *("torch_files", "efficientnet_lite", "hed", "catalogue", "random_weights"),
     ],
+    "paper.note": [
+        *("sparse", "sharing", "symmetries", "maxima", "units", "maxout", "gains"),
+    ],
     "paper.runs": [
-        *("recipes", "experiments", "preset_checks", "pretrained_experiments", "preset", "presets"),
-        *("training", "network_measurements", "pretrained_measurements"),
+        *("recipes", "experiments", "preset_checks", "pretrained_experiments", "note_experiments"),
+        *("preset", "presets", "training", "network_measurements", "pretrained_measurements"),
+        *("note_measurements", "apart"),
         *(
             "executors",
             "locks",
@@ -90,13 +94,13 @@ ROOMS = {
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
         *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
-        "other_networks",
+        *("other_networks", "note_statements"),
     ],
     "paper.figures": [
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
-        *("pooling", "over_training", "trajectory", "pretrained", "catalogue"),
+        *("pooling", "over_training", "trajectory", "pretrained", "note", "catalogue"),
     ],
-    "paper.pages": ["other_networks_page", "claims_page", "folder_page"],
+    "paper.pages": ["other_networks_page", "note_page", "claims_page", "folder_page"],
     "paper": ["reproduce"],
 }
 ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]

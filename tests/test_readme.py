@@ -12,11 +12,12 @@ from helpers import ROOT
 from deformstab.paper.pages import claims_page
 from deformstab.tables import read_csv
 
-DOCS = ("docs/measuring.md", "docs/deforming.md")
+DOCS = ("docs/measuring.md", "docs/deforming.md", "docs/convolution_and_pooling.md")
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS),
     *("docs/findings.md", "docs/reproduction.md", "docs/keras_applications.md"),
     *("results/quick/README.md", "results/cifar10-small/README.md"),
+    "results/note/README.md",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -80,6 +81,11 @@ def test_examples_of_the_docs_run(page, session, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
     if page == "docs/measuring.md":
         assert (tmp_path / "sensitivity.csv").exists()
+        return
+    if page == "docs/convolution_and_pooling.md":
+        assert (names["difference"] != 0).any(axis=-1).sum() == 9
+        np.testing.assert_allclose(names["table"]["moves_with"], 0, atol=1e-6)
+        assert (names["table"]["stays"] > 0.001).all()
         return
     assert names["displacements"].shape == (8, 9, 2)
     assert names["flow"].shape == (8, 32, 32, 2)

@@ -19,7 +19,7 @@ from deformstab.paper.runs import executors, measuring_again, runs
 from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
-from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.preset import APART, NOT_COUNTED, Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
@@ -28,6 +28,7 @@ from deformstab.paper.verdicts import (
     changes_by_kind,
     claims,
     claims_by_choice,
+    note_statements,
     other_networks,
     pooling_shifts,
     training_paths,
@@ -100,6 +101,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
         "claims_over_training": claims_by_choice.claims_over_training(results),
         "changes_by_kind": changes_by_kind.changes_by_kind(results),
         "other_networks": other_networks.other_networks(results),
+        "note_statements": note_statements.note_statements(results),
         "paths": training_paths.path_shapes(results),
     }
     measured = ("sensitivity", "smoothness", *MORE_MEASURES, "variants")
@@ -183,7 +185,7 @@ def _check(experiments) -> None:
 
     So does a kind of downsampling that figures would leave out.
     """
-    experiments = [each for each in experiments if each.study != PRETRAINED]  # trained elsewhere
+    experiments = [each for each in experiments if each.study not in APART]
     shown = {each.downsampling for each in experiments}
     style.check_labels(shown, style.KIND_LABELS, "downsampling")
     kinds_of_data = ("study", "task", "class_displacement", "choice")
@@ -223,7 +225,7 @@ def measure_again(
     trained = _as_trained(output_dir, preset)
     both = zip(preset.every_experiment(), trained.every_experiment(), strict=True)
     both = [pair for pair in both if runs.finished(pair[1], output_dir)]
-    finished = [each for _, each in both if each.study != PRETRAINED]
+    finished = [each for _, each in both if each.study not in APART]
     there = [now for now, each in both if each in finished and networks.has_any(each)]
     if not there:
         raise ValueError(

@@ -17,6 +17,7 @@ from deformstab.tables import read_csv
 
 call = test_bin.call  # a script's `main` in this process
 OTHER_NETWORKS = {"pretrained_2b", "pretrained_4a"}  # with their own study only
+APART = OTHER_NETWORKS | {"note"}
 COLUMNS = ["run", "finished", "seconds", "gigabytes"]
 
 
@@ -137,7 +138,7 @@ def test_without_tracking_they_are_left_out_of_all_and_with_it_drawn(tmp_path, r
     plain = preset_of(track=False, variants=False, studies=("filters",))
     reproduce(plain, tmp_path / "plain")
     new = {"trajectory", "over_training"}
-    assert drawn(tmp_path / "plain") == set(FIGURES) - new - OTHER_NETWORKS
+    assert drawn(tmp_path / "plain") == set(FIGURES) - new - APART
     reproduce(preset_of(), tmp_path / "watched", sorted(new))
     assert drawn(tmp_path / "watched") == new
     tables = tmp_path / "watched" / "tables"
@@ -153,12 +154,19 @@ def test_without_tracking_they_are_left_out_of_all_and_with_it_drawn(tmp_path, r
     assert "(tables/paths.csv)" in page
 
 
-@pytest.mark.parametrize("studies", [("pretrained",), ("main", "pretrained"), ("main",)])
+@pytest.mark.parametrize(
+    "studies",
+    [
+        *(("pretrained",), ("main", "pretrained"), ("main",)),
+        *(("note",), ("note", "pretrained"), ("main", "note")),
+    ],
+)
 def test_figures_of_other_networks_are_drawn_with_their_study(studies):
     preset = preset_of(studies=studies)
     found = set(drawable(resolve(()), preset, ()))
     assert found & OTHER_NETWORKS == (OTHER_NETWORKS if "pretrained" in studies else set())
-    assert (found - OTHER_NETWORKS == set()) == (studies == ("pretrained",))
+    assert ("note" in found) == ("note" in studies)
+    assert (found - APART == set()) == ("main" not in studies)
     asked = ("pretrained_2b",)  # whatever the studies: what then is wrong is said later
     assert set(drawable(resolve(asked), preset, asked)) == {"pretrained_2b"}
 
@@ -254,7 +262,7 @@ def test_init_only_draws_what_there_is(call, tmp_path, ran):
     status, _ = call("reproduce_figures", *flags, "--output_dir=out")
     assert not status
     assert [(each.study, each.epochs) for each in ran] == [("large", 0)] * 6
-    assert drawn(tmp_path / "out") == set(FIGURES) - OTHER_NETWORKS
+    assert drawn(tmp_path / "out") == set(FIGURES) - APART
     assert not {"trajectory.csv", "paths.csv"} & {
         p.name for p in (tmp_path / "out/tables").iterdir()
     }

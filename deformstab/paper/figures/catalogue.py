@@ -11,12 +11,13 @@ from deformstab.paper.figures import (
     figure3,
     figure4,
     figure5,
+    note,
     over_training,
     pooling,
     pretrained,
     trajectory,
 )
-from deformstab.paper.runs.pretrained_experiments import PRETRAINED
+from deformstab.paper.runs.preset import APART
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ FIGURES = {
     "over_training": _spec(over_training),
     "pretrained_2b": _spec(pretrained, "2b"),
     "pretrained_4a": _spec(pretrained, "4a"),
+    "note": _spec(note),
 }
 PANELS = {  # the paper's panels, each with the studies whose runs it needs
     "2a": ("large",),
@@ -87,7 +89,8 @@ def drawable(wanted: dict, preset, asked) -> dict[str, set]:
     """Of the figures of `resolve`, those that there is something for.
 
     Without what was measured during training there is nothing in the figures that show it. Figures
-    of networks that others trained, and all others, stand apart: neither brings the other with it.
+    of networks that others trained, those of the note, and all others stand apart: none brings the
+    others with it.
 
     Args:
         wanted: of `resolve`.
@@ -99,11 +102,11 @@ def drawable(wanted: dict, preset, asked) -> dict[str, set]:
             measured then.
     """
     if not asked:
-        apart = {PRETRAINED}
+        chosen = {*preset.studies}
         wanted = {
             name: studies
             for name, studies in wanted.items()
-            if (PRETRAINED in preset.studies if studies == apart else {*preset.studies} != apart)
+            if (studies & chosen if studies & {*APART} else chosen - {*APART})
         }
     if preset.track:
         return wanted

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS
-from deformstab.paper.pages import other_networks_page
+from deformstab.paper.pages import note_page, other_networks_page
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.training import TRACKED_IMAGES
 from deformstab.paper.verdicts.changes_by_kind import QUANTITIES
@@ -36,7 +36,7 @@ def claims_page(results, tables) -> str:
     Args:
         results: of the runs.
         tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`,
-            `other_networks`.
+            `other_networks`, `note_statements`.
     """
     claims = tables["claims"]
     counts = claims["verdict"].value_counts()
@@ -51,6 +51,7 @@ def claims_page(results, tables) -> str:
     below = other_networks_page.lines_below(others, _with_interval)
     lines += [*claims_table(claims, below), "", *_rule(), "", *_data(results)]
     lines += [*other_networks_page.section(results, others, _with_interval), *_choices(results)]
+    lines += [*note_page.section(tables.get("note_statements", pd.DataFrame()))]
     lines += [*_changes_by_kind(tables["changes_by_kind"])]
     lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import keras
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS, PAPER_KINDS, check_downsampling
 from deformstab.paper.data import datasets
 from deformstab.paper.pretrained import catalogue
+from deformstab.paper.runs import note_experiments, pretrained_experiments
 from deformstab.paper.runs.experiments import (
     MAIN_TASKS,
     MORE_MEASURES,
@@ -18,11 +19,12 @@ from deformstab.paper.runs.experiments import (
     STUDIES,
     Experiment,
 )
-from deformstab.paper.runs.preset_checks import check_list
-from deformstab.paper.runs.pretrained_experiments import PRETRAINED, of_preset
+from deformstab.paper.runs.preset_checks import check_blocks, check_list
 from deformstab.paper.runs.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
 
-ALL_STUDIES = (*STUDIES, PRETRAINED)
+# Those whose runs are no networks of the paper: their figures stand apart.
+APART = (pretrained_experiments.PRETRAINED, note_experiments.NOTE)
+ALL_STUDIES = (*STUDIES, *APART)
 # Fields that say which runs there are, not what they are.
 NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
 
@@ -105,11 +107,8 @@ class Preset:
         for name, bound in at_least.items():
             if not bound <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {bound}, received {getattr(self, name)}")
-        at_most = {
-            "seeds": 10_000,
-            "recipes_seeds": 10_000,
-            "threads": 1024,
-        }  # more fill the memory
+        # More fill the memory.
+        at_most = {"seeds": 10_000, "recipes_seeds": 10_000, "threads": 1024}
         at_most |= {"control_points": self.image_size, "stop_accuracy": 1}
         at_most |= {"large_control_points": self.large_image_size, "random_stop_accuracy": 1}
         for name, bound in at_most.items():
@@ -132,11 +131,7 @@ class Preset:
         for name, known in _ONE_OF.items():
             check_list(name, (getattr(self, name),), known)
         for name in ("blocks", "large_blocks"):
-            found = getattr(self, name)
-            if not found or any(min(block) < 1 for block in found):
-                raise ValueError(
-                    f"{name} must be convolutions×filters of 1 or more, received {found}"
-                )
+            check_blocks(name, getattr(self, name))
         check_downsampling(self.tasks_downsampling)
         check_downsampling(self.filters_downsampling)
         for part in ("", "tasks_", "large_"):
@@ -269,7 +264,11 @@ class Preset:
     def _pretrained(self):
         if self.pretrained_images is not None:
             datasets.check_source("folder", self.pretrained_images)
-        return of_preset(self, self._seeds(), datasets.fingerprint(self.pretrained_images))
+        fingerprint = datasets.fingerprint(self.pretrained_images)
+        return pretrained_experiments.of_preset(self, self._seeds(), fingerprint)
+
+    def _note(self):
+        return note_experiments.of_preset(self, self._seeds())
 
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)

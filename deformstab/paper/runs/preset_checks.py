@@ -21,3 +21,9 @@ def check_list(name, values, known):
             raise ValueError(f"unknown {name} {value!r}; the known ones are {', '.join(known)}")
         if known is None and not 0 <= value < math.inf:
             raise ValueError(f"{name} must be at least 0, received {value}")
+
+
+def check_blocks(name, blocks):
+    """Refuses blocks that are no (convolutions, filters) of at least 1, or none."""
+    if not blocks or any(min(block) < 1 for block in blocks):
+        raise ValueError(f"{name} must be convolutions×filters of 1 or more, received {blocks}")

@@ -4,6 +4,7 @@ import dataclasses
 
 from deformstab.networks.vgg import CIFAR10_BLOCKS, IMAGENET_BLOCKS
 from deformstab.paper.runs.experiments import MAIN_TASKS, STUDIES
+from deformstab.paper.runs.note_experiments import NOTE
 from deformstab.paper.runs.preset import Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.recipes import BY_DEFAULT
@@ -75,6 +76,8 @@ PRESETS = {
     ),
     # Networks that others trained, in place of the paper's ImageNet ones.
     "pretrained": Preset("pretrained", studies=(PRETRAINED,)),
+    # What the note on convolution and pooling says that this project began from.
+    "note": Preset("note", studies=(NOTE,)),
     # The paper's ImageNet networks, on a folder of ImageNet: Figures 2a, 2b and 4a.
     "imagenet": dataclasses.replace(
         _SMALL,

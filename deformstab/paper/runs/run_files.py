@@ -12,10 +12,9 @@ import pathlib
 
 import pandas as pd
 
-from deformstab.paper.runs import pretrained_measurements
+from deformstab.paper.runs import apart
 from deformstab.paper.runs.experiments import Experiment
 from deformstab.paper.runs.network_measurements import tracked_quantities
-from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.training import is_tracked
 from deformstab.tables import (
     EQUIVARIANCE_COLUMNS,
@@ -30,7 +29,7 @@ TYPES = {
     **EQUIVARIANCE_COLUMNS,
     **SMOOTHNESS_COLUMNS,
     **SENSITIVITY_COLUMNS,
-    **pretrained_measurements.TYPES,
+    **apart.TYPES,
 }
 # What tells the rows of a table apart, and the numbers that are read of them.
 _KEYS = {
@@ -54,6 +53,7 @@ _NUMBERS = {
     "training": ("steps", "accuracy_train", "accuracy_test"),
 }
 _TEXTS = ("layer", "layer_type", "metric", "noise", "note", "phase", "quantity", "state", "variant")
+_TEXTS += apart.TEXTS
 _VARIANTS = ("train_images", "before_relu", "own_statistics")
 # Of these a run has what its images have: pairs of different classes, of one class, or both.
 _PAIRS = ("pairs_between_classes", "pairs_within_classes")
@@ -87,8 +87,8 @@ def read_run(
         if not 0 <= seconds < math.inf:
             raise ValueError(f"its seconds are {seconds}")
         tables = _tables(result.get("tables"))
-        if experiment.study == PRETRAINED:
-            pretrained_measurements.check(tables)
+        if experiment.study in apart.MEASUREMENTS:
+            apart.MEASUREMENTS[experiment.study].check(tables, experiment)
             return tables, float(seconds)
         for name, rows in _expected(experiment, tables, whole).items():
             _check_rows(name, tables.get(name, pd.DataFrame()), rows)

@@ -14,11 +14,10 @@ import time
 import pandas as pd
 
 from deformstab.paper.data import datasets, tasks
-from deformstab.paper.runs import pretrained_measurements
+from deformstab.paper.runs import apart
 from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs.experiments import MORE_MEASURES, Experiment
 from deformstab.paper.runs.network_measurements import measure, record
-from deformstab.paper.runs.pretrained_experiments import PRETRAINED
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
 from deformstab.provenance import provenance
@@ -35,7 +34,7 @@ RUN_COLUMNS = (
     *("input_scaling", "batch_statistics", "choice"),
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
-_EVERY_TABLE = (*TABLES, *MORE_MEASURES, *pretrained_measurements.TABLES)
+_EVERY_TABLE = (*TABLES, *MORE_MEASURES, *apart.TABLES)
 _TEST_IMAGES = 512  # of which the first ones measure
 
 
@@ -173,9 +172,9 @@ def execute(experiment: Experiment, folder, commit: str | None = None, networks=
     On a worker the source is a copy without its history, so it is told the commit.
     """
     checkpoint = _path(experiment, folder).with_suffix(".partial.npz")
-    if experiment.study == PRETRAINED:
+    if experiment.study in apart.MEASUREMENTS:
         start = time.perf_counter()
-        tables = pretrained_measurements.measure(experiment)
+        tables = apart.MEASUREMENTS[experiment.study].measure(experiment)
         seconds = time.perf_counter() - start
     else:
         tables, seconds = _run(experiment, checkpoint, networks)

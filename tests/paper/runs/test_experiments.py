@@ -14,6 +14,7 @@ from deformstab.networks.downsampling import PAPER_KINDS
 from deformstab.paper.data import datasets
 from deformstab.paper.runs import experiments
 from deformstab.paper.runs.experiments import STUDIES, Experiment
+from deformstab.paper.runs.note_experiments import NOTE, NoteExperiment
 from deformstab.paper.runs.presets import PRESETS, Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED, PretrainedExperiment
 from deformstab.paper.runs.recipes import RECIPES
@@ -100,6 +101,9 @@ def test_committed_runs_keep_their_ids_when_experiments_get_new_fields(folder):
         if found["study"] == PRETRAINED:
             fields = {name: value for name, value in found.items() if name != "study"}
             again = PretrainedExperiment(source="anywhere", **fields)
+        elif found["study"] == NOTE:
+            fields = {name: value for name, value in found.items() if name != "study"}
+            again = NoteExperiment(**fields)
         else:
             blocks = tuple(tuple(block) for block in found["blocks"])
             again = Experiment(**{"backend": "tensorflow"} | found | {"blocks": blocks})

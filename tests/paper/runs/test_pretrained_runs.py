@@ -292,6 +292,7 @@ def test_other_presets_do_without_the_packages(monkeypatch):
         "filters",
         "choices",
         "recipes",
+        "note",
     }
     with pytest.raises(ImportError, match="not installed"):
         PRESETS["pretrained"].every_experiment()

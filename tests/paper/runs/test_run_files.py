@@ -20,6 +20,7 @@ from deformstab.paper.reproduce import reproduce
 from deformstab.paper.runs import run_files, runs
 from deformstab.paper.runs.experiments import Experiment
 from deformstab.paper.runs.kept_networks import KeptNetworks
+from deformstab.paper.runs.note_experiments import NOTE, NoteExperiment
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED, PretrainedExperiment
 from deformstab.paper.runs.run_files import read_run
 
@@ -47,6 +48,10 @@ def experiment_of(identity) -> Experiment:
     if identity["study"] == PRETRAINED:
         fields = {name: value for name, value in identity.items() if name != "study"}
         return PretrainedExperiment(source="anywhere", **fields)
+    if identity["study"] == NOTE:
+        return NoteExperiment(
+            **{name: value for name, value in identity.items() if name != "study"}
+        )
     blocks = tuple(tuple(block) for block in identity["blocks"])
     return Experiment(**before | identity | {"blocks": blocks})
 
@@ -65,7 +70,7 @@ def test_every_committed_file_of_a_run_is_accepted_with_all_its_rows(tmp_path):
         with pytest.raises(ValueError, match="its seed is"):
             read_run(path, dataclasses.replace(this, seed=this.seed + 1))
         count += 1
-    assert count == 274
+    assert count == 291
 
 
 # ---- one file, changed ----

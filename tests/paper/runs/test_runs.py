@@ -19,9 +19,9 @@ from test_result_tables import RUN_COLUMNS, made_run
 import deformstab as ds
 from deformstab.paper.data import datasets, tasks
 from deformstab.paper.runs import (
+    apart,
     experiments,
     network_measurements,
-    pretrained_measurements,
     runs,
     training,
 )
@@ -374,7 +374,7 @@ def test_collected_tables_are_those_of_the_runs_bit_for_bit(tmp_path, alone, thr
     assert set(seconds) == {each.id for each in three}
     for name, table in tables.items():
         if table.empty:
-            assert name in ("trajectory", "variants", *pretrained_measurements.TABLES)
+            assert name in ("trajectory", "variants", *apart.TABLES)
             continue
         parts = [alone(each)[name] for each in three]
         expected = pd.concat([part for part in parts if len(part)], ignore_index=True)
