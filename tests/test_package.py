@@ -63,7 +63,8 @@ ROOMS = {
         *("schedules", "steps", "fingerprints", "lineage", "files", "recording", "callbacks")
     ],
     "presentation": [
-        *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),
+        *("streams", "pictures", "drawing", "kinds", "plots", "heatmaps", "comparison_plots"),
+        *("examples", "example_plots", "image_reader", "image_sets", "model_files"),
         "measure_files",
     ],
     "paper.data": ["image_files", "bundled", "datasets", "photographs", "tasks"],
@@ -106,7 +107,7 @@ FUNCTIONS = [
     *("reestimate_batch_normalization", "swap_downsampling", "sensitivity_by_strength"),
     *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
     *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
-    *("worst_deformation",),
+    *("worst_deformation", "plot_heatmap", "plot_comparison", "plot_measures", "plot_examples"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [
