@@ -47,6 +47,8 @@ from deformstab.presentation.comparison_plots import plot_measures as plot_measu
 from deformstab.presentation.example_plots import plot_examples as plot_examples
 from deformstab.presentation.heatmaps import plot_heatmap as plot_heatmap
 from deformstab.presentation.plots import plot_sensitivity as plot_sensitivity
+from deformstab.presentation.report import write_report as write_report
+from deformstab.presentation.report_images import report_examples as report_examples
 from deformstab.recording.callbacks import SensitivityCallback as SensitivityCallback
 
 

@@ -64,7 +64,8 @@ ROOMS = {
     ],
     "presentation": [
         *("streams", "pictures", "drawing", "kinds", "plots", "heatmaps", "comparison_plots"),
-        *("examples", "example_plots", "image_reader", "image_sets", "model_files"),
+        *("examples", "example_plots", "report_data", "report_charts", "report_images", "report"),
+        *("image_reader", "image_sets", "model_files"),
         "measure_files",
     ],
     "paper.data": ["image_files", "bundled", "datasets", "photographs", "tasks"],
@@ -108,6 +109,7 @@ FUNCTIONS = [
     *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
     *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
     *("worst_deformation", "plot_heatmap", "plot_comparison", "plot_measures", "plot_examples"),
+    *("report_examples", "write_report"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [

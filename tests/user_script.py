@@ -64,6 +64,8 @@ ds.plot_heatmap(strengths, by="max_displacement", ax=figure.axes[0])
 ds.plot_comparison(compared, axes=figure.axes)
 ds.plot_measures(table, stability, moves, worst[0]).savefig("measures.png")
 ds.plot_examples(model, images, names[1], count=3, least=True, flow="grid").savefig("examples.png")
+seen = ds.report_examples(model, images, names[:2], count=2, worst=1)
+ds.write_report("report.html", {"a": [table, stability]}, examples={"a": seen}, settings={"n": 1})
 
 points = np.zeros((1, 4, 2), "float32")
 spline = ds.addons.interpolate_spline(points, points, points, order=2)

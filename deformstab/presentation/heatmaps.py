@@ -86,8 +86,8 @@ def plot_heatmap(
         height = 1.5 + 0.065 * max(map(len, names)) + 0.17 * min(max(len(layers), 12), _MOST_NAMES)
         ax = Picture(figsize=(width, height), layout="constrained").subplots()
     known = cells[np.isfinite(cells)]
-    if ratio:  # as far below 1 as above
-        reach = max(np.exp(np.abs(np.log(known)).max(initial=0)), 1.01)
+    if ratio:  # as far below 1 as above; what is farther than ten times has the last colour
+        reach = np.clip(np.exp(np.abs(np.log(known)).max(initial=0)), 1.01, 10)
         norm, colours = colors.LogNorm(1 / reach, reach), "PuOr"
     else:
         norm, colours = (
