@@ -134,7 +134,7 @@ def call(monkeypatch, tmp_path, capsys):
         ),
         (
             "measure_sensitivity",
-            "model images output figure layers max_images value_range control_points "
+            "model images output figure report layers max_images value_range control_points "
             "max_displacement metric deformations seed batch_size allow_unsafe_model image_seed resize "
             "import_module",
         ),
@@ -161,7 +161,7 @@ def test_every_choice_of_a_preset_is_a_flag(call):
     call("reproduce_figures", "--figures=nothing")
     own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir", "list", "init_only"}
     own -= {"executor", "workers", "ray_address", "gpus_per_run"}
-    own -= {"keep_networks", "kept_moments", "measure_again"}
+    own -= {"keep_networks", "kept_moments", "measure_again", "report"}
     # The name and what it is a demonstration of are the preset's; Keras reads the backend.
     assert own == {field.name for field in dataclasses.fields(Preset)} - {
         *("name", "demonstration", "backend")
@@ -443,6 +443,7 @@ def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_pa
         f"--images={files / 'images'}",
         "--output=new/table.csv",
         "--figure=layers.png",
+        "--report=new/report.html",
         cwd=tmp_path,
     )
     assert status == 0, errors
@@ -454,6 +455,9 @@ def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_pa
         assert row.layer in shown
     with Image.open(tmp_path / "layers.png") as picture:
         assert min(picture.size) > 300
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    for name in (*expected["layer"], "data:image/png;base64", "<dt>model</dt><dd>model.keras</dd>"):
+        assert name in page
 
 
 def test_flags_of_a_measurement_reach_it(call, files, tmp_path):
@@ -776,7 +780,7 @@ def test_a_module_that_fails_says_how(call, files, tmp_path, code, words, monkey
 # ---- what cannot be written ----
 
 
-@pytest.mark.parametrize("flag", ["--output", "--figure"])
+@pytest.mark.parametrize("flag", ["--output", "--figure", "--report"])
 @pytest.mark.parametrize("place", ["below a file", "a folder", "proc"])
 def test_what_cannot_be_written_is_refused_before_the_measurement(
     call, files, tmp_path, flag, place, monkeypatch
@@ -801,7 +805,11 @@ def test_what_cannot_be_written_is_refused_before_the_measurement(
 def test_no_output_replaces_another_or_an_input(call, files, tmp_path):
     shutil.copy(files / "model.keras", tmp_path / "model.keras")
     arguments = ["--model=model.keras", f"--images={files / 'images.npz'}"]
-    for more in (["--output=./model.keras"], ["--output=a.png", "--figure=a.png"]):
+    for more in (
+        ["--output=./model.keras"],
+        ["--output=a.png", "--figure=a.png"],
+        ["--report=./model.keras"],
+    ):
         status, _ = call("measure_sensitivity", *arguments, *more)
         assert "named twice" in status
     assert (tmp_path / "model.keras").read_bytes() == (files / "model.keras").read_bytes()

@@ -94,7 +94,7 @@ ROOMS = {
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
         *("pooling", "over_training", "trajectory", "pretrained", "catalogue"),
     ],
-    "paper.pages": ["other_networks_page", "claims_page", "folder_page"],
+    "paper.pages": ["other_networks_page", "claims_page", "folder_page", "browser_page"],
     "paper": ["reproduce"],
 }
 ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]

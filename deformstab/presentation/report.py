@@ -86,6 +86,17 @@ def write_report(
     return pathlib.Path(path)
 
 
+def check_needs() -> None:
+    """Refuses a report, before the work whose result it is for, without what it needs.
+
+    Raises:
+        ImportError: the extra `report` is not installed.
+    """
+    with needing("report", "reports"):
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+
+
 def _examples(examples) -> dict[str, ReportExamples]:
     if examples is None:
         return {}

@@ -20,11 +20,14 @@ from deformstab.presentation.kinds import (
 DIMENSIONS = {
     "network": ("network", "model"),
     "metric": ("metric",),
+    "phase": ("phase",),
     "family": ("family",),
     "part": ("part",),
     "noise": ("noise",),
     "strength": ("max_displacement", "strength"),
     "estimate": ("estimate",),
+    "study": ("study",),
+    "task": ("task",),
 }
 _NAMES = {  # of the measures, in the order of the page
     SENSITIVITY: ("sensitivity", "Normalized sensitivity"),

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const TRAINING = "step";
-  const MOST_ROWS = 100;
+  const MOST_ROWS = 100, MOST_LINES = 7;
 
   function make(kind, text, parent, attributes = {}) {
     const made = document.createElement(kind);
@@ -364,6 +364,13 @@
     const metrics = distinct(ofMeasure().map((row) => row.metric));
     // Two metrics have two scales: one is on at first.
     if (metrics.length > 1 && !data.measures[state.measure].ratio) state.off.metric = new Set(metrics.slice(1));
+    // Of more lines than can be told apart, some are on at first, by what they differ in last.
+    const lines = () => distinct(ofMeasure().filter(isOn).map((row) => row.series)).length;
+    series(ofMeasure());
+    for (const name of varying(ofMeasure()).filter((each) => each !== "network").reverse()) {
+      const values = distinct(ofMeasure().filter(isOn).map((row) => row[name]));
+      if (lines() > MOST_LINES) (state.off[name] ||= new Set()), values.slice(1).forEach((value) => state.off[name].add(value));
+    }
     const layers = distinct(ofMeasure().slice().sort((a, b) => a.order - b.order).map((row) => row.layer));
     if (!layers.includes(state.layer)) {
       const some = Object.values(data.examples).flatMap((each) => Object.keys(each.layers));
