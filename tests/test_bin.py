@@ -23,6 +23,8 @@ from PIL import Image
 import deformstab as ds
 from deformstab.paper import reproduce as reproduction
 from deformstab.paper.runs.preset import Preset
+from deformstab.paper.runs.presets import PRESETS
+from deformstab.paper.verdicts.result_tables import Results
 from deformstab.presentation.measure_files import measure_files
 from deformstab.presentation.plots import plot_sensitivity
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
@@ -292,6 +294,23 @@ def test_every_flag_reaches_the_preset(call, monkeypatch):
     assert (preset.dataset, preset.large_image_size) == ("digits", 96)
     assert preset.main_tasks == ("random_images",)
     assert preset.epochs == 4  # what was not said is what the preset says
+
+
+def test_a_report_of_a_folder_is_written_where_it_is_wanted(call, monkeypatch, tmp_path):
+    table = read_csv(ROOT / "results" / "quick" / "tables" / "sensitivity.csv")
+    results = Results(PRESETS["quick"], {"sensitivity": table[table["study"] == "main"]})
+    began = []
+    monkeypatch.setattr(reproduction, "reproduce", lambda *_: began.append(1) or results)
+    status, shown = call("reproduce_figures", "--report=new/report.html", "--seeds=4")
+    assert not status
+    assert "to explore in a browser: new/report.html" in shown
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    assert "<dt>called by</dt><dd>bin/reproduce_figures" in page
+    assert "±2 standard deviations over networks" in page
+    (tmp_path / "file").write_text("")
+    status, _ = call("reproduce_figures", "--report=file/report.html")
+    assert "file/report.html cannot be written" in status
+    assert len(began) == 1  # it is refused before the runs
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ _CHARTS = (
     "Vega, Vega-Lite and Vega-Embed (copyright University of Washington Interactive Data Lab and "
     "contributors, BSD-3-Clause) and D3 (copyright Mike Bostock, ISC) are part of this page"
 )
+_OF_IMAGES = "A bar is the 95\u00a0% interval: how far chance in the choice of images reaches."
+_OF_SEEDS = "A bar is ±2 standard deviations over networks that differ in their seed only."
 _PAGE = pathlib.Path(__file__).parent / "report_page"
 # matplotlib's markers, by Vega's names.
 _SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down"}
@@ -136,6 +138,7 @@ def _rendered(given, shown, title, settings) -> str:
         data=data,
         runtime=runtime(),
         summary=_summary(given, drawn),
+        bars=_OF_SEEDS if all("seeds" in table for _, table in given) else _OF_IMAGES,
         provenance=_provenance(given, shown, settings),
     )
 

@@ -148,14 +148,17 @@ def _heatmap(ratio) -> dict:
         colour["scale"] = {"scheme": "purpleorange", "reverse": True}
     else:
         colour["scale"] = {"scheme": "cividis", "zero": True}
+    axis = {"title": None, "orient": "top", "labelOverlap": "greedy", "labelAngle": -40}
+    axis["labelLimit"] = 110
     columns = {
         "field": "column",
         "type": "nominal",
         "sort": {"field": "place", "op": "min", "order": "ascending"},
-        "axis": {"title": None, "orient": "top", "labelOverlap": "greedy", "labelAngle": -40},
+        "axis": axis,
     }
     return {
         "data": {"name": "cells"},
+        "padding": {"left": 2, "right": 60, "top": 2, "bottom": 2},  # of the last column's name
         "width": "container",
         "height": {"step": 20},
         "autosize": {"type": "fit-x", "contains": "padding"},

@@ -176,16 +176,20 @@ def test_a_click_on_a_layer_shows_its_images(page, examples):
 
 def test_a_filter_filters(page):
     assert symbols(page) == 6  # two networks, of four layers one without a number
-    boxes = every(page, "#filters input")
-    assert [box.get_attribute("value") for box in boxes] == ["max", "average"]
+
+    def box(place):
+        return every(page, "#filters input")[place]
+
+    assert [box(place).get_attribute("value") for place in (0, 1)] == ["max", "average"]
     assert set(details(page)) == {"max", "average"}
-    boxes[0].click()
+    box(0).click()
     until(lambda: symbols(page) == 3)
+    assert page.switch_to.active_element.get_attribute("value") == "max"  # it keeps its place
     assert set(details(page)) == {"average"}
     assert get(page, "#legend").text == "average"
-    boxes[1].click()
+    box(1).click()
     until(lambda: get(page, "#nothing").is_displayed())
-    boxes[0].click()
+    box(0).click()
     until(lambda: symbols(page) == 3)
     assert get(page, "#legend").text == "max"
 

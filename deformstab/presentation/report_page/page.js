@@ -44,22 +44,23 @@
   function varying(rows) {
     return data.dimensions.filter((name) => distinct(rows.map((row) => row[name])).length > 1);
   }
-  function isOn(point) {
-    return Object.entries(state.off).every(([name, values]) => !values.has(point[name]));
+  function isOn(point, but) {
+    return Object.entries(state.off).every(([name, values]) => name === but || !values.has(point[name]));
   }
   function isNow(point) { return point.step === null || state.step === null || point.step === state.step; }
 
+  // A line is what differs in no dimension. Its colour stays when networks are switched off and on.
   function series(rows) {
-    const names = varying(rows);
-    const label = (row) => names.map((name) => row[name] || "–").join(" · ") || row.network || "all";
-    const labels = distinct(rows.map(label));
+    const names = varying(rows), short = varying(rows.filter((row) => isOn(row)));
+    const key = (row, some) => some.map((name) => row[name] || "–").join(" · ");
+    const keys = distinct(rows.filter((row) => isOn(row, "network")).map((row) => key(row, names)));
     for (const row of rows) {
-      row.series = label(row);
-      row.number = labels.indexOf(row.series);
+      row.series = key(row, short) || row.network || "all";
+      row.number = Math.max(0, keys.indexOf(key(row, names)));
       row.colour = data.colours[row.number % data.colours.length];
-      row.shape = data.shapes[row.number % data.shapes.length];
+      row.shape = data.shapes[(row.number + Math.floor(row.number / data.colours.length)) % data.shapes.length];
     }
-    return labels;
+    return distinct(rows.filter((row) => isOn(row)).map((row) => row.series));
   }
 
   function told(row) {
@@ -175,35 +176,42 @@
     $("meaning").textContent = measure.better + (measure.ratio ? " (logarithmic axis)" : "");
     $("filters").replaceChildren();
     for (const name of varying(rows)) {
+      // Only what there is of what the others leave on.
+      const values = distinct(rows.filter((row) => isOn(row, name)).map((row) => row[name]));
+      if (!values.length) continue;
       const set = make("fieldset", null, $("filters"));
       make("legend", name, set);
       const off = (state.off[name] ||= new Set());
-      for (const value of distinct(rows.map((row) => row[name]))) {
+      for (const value of values) {
         const label = make("label", null, set);
         const box = make("input", null, label, { type: "checkbox", "data-dimension": name, value });
         box.checked = !off.has(value);
-        box.addEventListener("change", () => { box.checked ? off.delete(value) : off.add(value); redraw(); });
+        box.addEventListener("change", () => {
+          box.checked ? off.delete(value) : off.add(value);
+          drawControls();
+          const again = [...$("filters").querySelectorAll("input")].find((each) => each.dataset.dimension === name && each.value === value);
+          if (again) again.focus();
+          redraw();
+        });
         label.append(` ${value || "–"}`);
       }
     }
-    const steps = distinct(rows.map((row) => row.step).filter((step) => step !== null)).sort((a, b) => a - b);
+    const steps = distinct(rows.filter((row) => isOn(row)).map((row) => row.step).filter((step) => step !== null)).sort((a, b) => a - b);
     $("time").hidden = steps.length < 2;
-    if (!steps.includes(state.step)) state.step = steps.length ? steps[steps.length - 1] : null;
+    if (steps.length && !steps.includes(state.step)) state.step = steps[steps.length - 1];
     $("step").max = Math.max(0, steps.length - 1);
     $("step").value = Math.max(0, steps.indexOf(state.step));
     $("step").oninput = () => { state.step = steps[$("step").value]; redraw(); };
   }
   function drawLegend() {
-    const rows = ofMeasure();
-    series(rows);
+    const rows = ofMeasure(), labels = series(rows);
     $("legend").replaceChildren();
-    const labels = distinct(rows.filter((row) => isOn(row)).map((row) => row.series));
     if (labels.length === 1 && labels[0] === "all") return;
     const shapes = { circle: "M8 3a5 5 0 1 0 .01 0z", square: "M3 3h10v10H3z", diamond: "M8 1l6 7-6 7-6-7z",
       "triangle-up": "M8 2l7 12H1z", "triangle-down": "M8 14L1 2h14z", "triangle-right": "M14 8L2 15V1z",
       cross: "M6 1h4v5h5v4h-5v5H6v-5H1V6h5z" };
     for (const label of labels) {
-      const row = rows.find((each) => each.series === label);
+      const row = rows.find((each) => each.series === label && isOn(each));
       const item = make("li", null, $("legend"));
       const svg = drawn("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, item);
       drawn("path", { d: shapes[row.shape], fill: row.colour }, svg);
@@ -365,10 +373,9 @@
     // Two metrics have two scales: one is on at first.
     if (metrics.length > 1 && !data.measures[state.measure].ratio) state.off.metric = new Set(metrics.slice(1));
     // Of more lines than can be told apart, some are on at first, by what they differ in last.
-    const lines = () => distinct(ofMeasure().filter(isOn).map((row) => row.series)).length;
-    series(ofMeasure());
+    const lines = () => series(ofMeasure()).length;
     for (const name of varying(ofMeasure()).filter((each) => each !== "network").reverse()) {
-      const values = distinct(ofMeasure().filter(isOn).map((row) => row[name]));
+      const values = distinct(ofMeasure().filter((row) => isOn(row)).map((row) => row[name]));
       if (lines() > MOST_LINES) (state.off[name] ||= new Set()), values.slice(1).forEach((value) => state.off[name].add(value));
     }
     const layers = distinct(ofMeasure().slice().sort((a, b) => a.order - b.order).map((row) => row.layer));
