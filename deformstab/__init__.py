@@ -43,7 +43,13 @@ from deformstab.networks.vgg import CIFAR10_BLOCKS as CIFAR10_BLOCKS
 from deformstab.networks.vgg import IMAGENET_BLOCKS as IMAGENET_BLOCKS
 from deformstab.networks.vgg import paper_layers as paper_layers
 from deformstab.networks.vgg import vgg as vgg
+from deformstab.presentation.comparison_plots import plot_comparison as plot_comparison
+from deformstab.presentation.comparison_plots import plot_measures as plot_measures
+from deformstab.presentation.example_plots import plot_examples as plot_examples
+from deformstab.presentation.heatmaps import plot_heatmap as plot_heatmap
 from deformstab.presentation.plots import plot_sensitivity as plot_sensitivity
+from deformstab.presentation.report import write_report as write_report
+from deformstab.presentation.report_images import report_examples as report_examples
 from deformstab.recording.callbacks import SensitivityCallback as SensitivityCallback
 
 

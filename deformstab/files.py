@@ -8,7 +8,7 @@ import re
 import tempfile
 
 # As mkstemp completes the names that write_bytes gives it.
-_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf|h5)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"\..+\.(json|npz|csv|md|png|pdf|h5|html)\.[a-z0-9_]{8}")
 
 
 def write_bytes(content: bytes, path) -> None:

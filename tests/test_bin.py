@@ -23,6 +23,8 @@ from PIL import Image
 import deformstab as ds
 from deformstab.paper import reproduce as reproduction
 from deformstab.paper.runs.preset import Preset
+from deformstab.paper.runs.presets import PRESETS
+from deformstab.paper.verdicts.result_tables import Results
 from deformstab.presentation.measure_files import measure_files
 from deformstab.presentation.plots import plot_sensitivity
 from deformstab.tables import SENSITIVITY_COLUMNS, read_csv
@@ -134,7 +136,7 @@ def call(monkeypatch, tmp_path, capsys):
         ),
         (
             "measure_sensitivity",
-            "model images output figure layers max_images value_range control_points "
+            "model images output figure report layers max_images value_range control_points "
             "max_displacement metric deformations seed batch_size allow_unsafe_model image_seed resize "
             "import_module",
         ),
@@ -161,7 +163,7 @@ def test_every_choice_of_a_preset_is_a_flag(call):
     call("reproduce_figures", "--figures=nothing")
     own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir", "list", "init_only"}
     own -= {"executor", "workers", "ray_address", "gpus_per_run"}
-    own -= {"keep_networks", "kept_moments", "measure_again"}
+    own -= {"keep_networks", "kept_moments", "measure_again", "report"}
     # The name and what it is a demonstration of are the preset's; Keras reads the backend.
     assert own == {field.name for field in dataclasses.fields(Preset)} - {
         *("name", "demonstration", "backend")
@@ -292,6 +294,23 @@ def test_every_flag_reaches_the_preset(call, monkeypatch):
     assert (preset.dataset, preset.large_image_size) == ("digits", 96)
     assert preset.main_tasks == ("random_images",)
     assert preset.epochs == 4  # what was not said is what the preset says
+
+
+def test_a_report_of_a_folder_is_written_where_it_is_wanted(call, monkeypatch, tmp_path):
+    table = read_csv(ROOT / "results" / "quick" / "tables" / "sensitivity.csv")
+    results = Results(PRESETS["quick"], {"sensitivity": table[table["study"] == "main"]})
+    began = []
+    monkeypatch.setattr(reproduction, "reproduce", lambda *_: began.append(1) or results)
+    status, shown = call("reproduce_figures", "--report=new/report.html", "--seeds=4")
+    assert not status
+    assert "to explore in a browser: new/report.html" in shown
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    assert "<dt>called by</dt><dd>bin/reproduce_figures" in page
+    assert "±2 standard deviations over networks" in page
+    (tmp_path / "file").write_text("")
+    status, _ = call("reproduce_figures", "--report=file/report.html")
+    assert "file/report.html cannot be written" in status
+    assert len(began) == 1  # it is refused before the runs
 
 
 @pytest.mark.parametrize(
@@ -443,6 +462,7 @@ def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_pa
         f"--images={files / 'images'}",
         "--output=new/table.csv",
         "--figure=layers.png",
+        "--report=new/report.html",
         cwd=tmp_path,
     )
     assert status == 0, errors
@@ -454,6 +474,9 @@ def test_a_model_and_a_folder_of_images_give_a_table_and_a_picture(files, tmp_pa
         assert row.layer in shown
     with Image.open(tmp_path / "layers.png") as picture:
         assert min(picture.size) > 300
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    for name in (*expected["layer"], "data:image/png;base64", "<dt>model</dt><dd>model.keras</dd>"):
+        assert name in page
 
 
 def test_flags_of_a_measurement_reach_it(call, files, tmp_path):
@@ -776,7 +799,7 @@ def test_a_module_that_fails_says_how(call, files, tmp_path, code, words, monkey
 # ---- what cannot be written ----
 
 
-@pytest.mark.parametrize("flag", ["--output", "--figure"])
+@pytest.mark.parametrize("flag", ["--output", "--figure", "--report"])
 @pytest.mark.parametrize("place", ["below a file", "a folder", "proc"])
 def test_what_cannot_be_written_is_refused_before_the_measurement(
     call, files, tmp_path, flag, place, monkeypatch
@@ -801,7 +824,11 @@ def test_what_cannot_be_written_is_refused_before_the_measurement(
 def test_no_output_replaces_another_or_an_input(call, files, tmp_path):
     shutil.copy(files / "model.keras", tmp_path / "model.keras")
     arguments = ["--model=model.keras", f"--images={files / 'images.npz'}"]
-    for more in (["--output=./model.keras"], ["--output=a.png", "--figure=a.png"]):
+    for more in (
+        ["--output=./model.keras"],
+        ["--output=a.png", "--figure=a.png"],
+        ["--report=./model.keras"],
+    ):
         status, _ = call("measure_sensitivity", *arguments, *more)
         assert "named twice" in status
     assert (tmp_path / "model.keras").read_bytes() == (files / "model.keras").read_bytes()

@@ -222,7 +222,8 @@ def test_the_page_on_convolution_has_the_gains_of_the_tables():
     assert f"(by {turns['one filter', 'maximum of the map']:.4g}, squared" in PAGE
     filters = read_csv(NOTE / "note_filters.csv").groupby("state").mean(numeric_only=True)
     turned = filters["accuracy_turned"]
-    text = f"{100 * turned['trained on turned']:.1f} % of cases, in place of {100 * turned['trained']:.1f}"
+    right = 100 * turned["trained on turned"], 100 * turned["trained"]
+    text = "{:.1f} % of cases, in place of {:.1f}".format(*right)
     assert text in PAGE
     entropies = filters["entropy"]
     text = f"entropy of {entropies['trained']:.2f} bits, of 2 at most, and "

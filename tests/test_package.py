@@ -67,7 +67,9 @@ ROOMS = {
         "callbacks",
     ],
     "presentation": [
-        *("streams", "pictures", "plots", "image_reader", "image_sets", "model_files"),
+        *("streams", "pictures", "drawing", "kinds", "plots", "heatmaps", "comparison_plots"),
+        *("examples", "example_plots", "report_data", "report_charts", "report_images", "report"),
+        *("image_reader", "image_sets", "model_files"),
         "measure_files",
     ],
     "paper.data": ["image_files", "bundled", "datasets", "photographs", "tasks"],
@@ -100,7 +102,9 @@ ROOMS = {
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
         *("pooling", "over_training", "trajectory", "pretrained", "note", "catalogue"),
     ],
-    "paper.pages": ["other_networks_page", "note_page", "claims_page", "folder_page"],
+    "paper.pages": [
+        *("other_networks_page", "note_page", "claims_page", "folder_page", "browser_page"),
+    ],
     "paper": ["reproduce"],
 }
 ORDER = [f"{room}.{module}".strip(".") for room, modules in ROOMS.items() for module in modules]
@@ -115,6 +119,8 @@ FUNCTIONS = [
     *("compare_sensitivity", "prediction_consistency", "plot_sensitivity"),
     *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
     *("worst_deformation", "shift_consistency"),
+    *("plot_heatmap", "plot_comparison", "plot_measures", "plot_examples"),
+    *("report_examples", "write_report"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [

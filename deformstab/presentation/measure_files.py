@@ -2,6 +2,10 @@
 
 import math
 import pathlib
+from dataclasses import dataclass
+
+import keras
+import numpy as np
 
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.files import check_writable
@@ -53,6 +57,58 @@ def measure_files(
     Raises:
         ValueError, OSError: anything that is not as described, before the measurement begins.
     """
+    if output is not None:
+        check_outputs([output], [model_file, images_path])
+    files = load_files(
+        model_file,
+        images_path,
+        max_images,
+        value_range,
+        control_points,
+        max_displacement,
+        allow_unsafe_model,
+        import_modules,
+        image_seed,
+        resize,
+        report,
+    )
+    table = measure_sensitivity(files.model, files.images, files.deformation, **measurement)
+    if output is not None:
+        write_csv(table, output)
+    return table
+
+
+@dataclass(frozen=True)
+class LoadedFiles:
+    """What is measured, of files.
+
+    Attributes:
+        model: with its weights.
+        images: [images, height, width, channels], as the model wants them.
+        deformation: of the size of the images, or as asked for.
+        value_range: what black and white are in the images.
+    """
+
+    model: keras.Model
+    images: np.ndarray
+    deformation: RandomDeformation
+    value_range: tuple[float, float]
+
+
+def load_files(
+    model_file,
+    images_path,
+    max_images: int = 128,
+    value_range=(-1.0, 1.0),
+    control_points=None,
+    max_displacement=None,
+    allow_unsafe_model: bool = False,
+    import_modules=(),
+    image_seed: int = 0,
+    resize: str = "crop",
+    report=lambda sentence: None,
+) -> LoadedFiles:
+    """Reads what `measure_files` measures; the arguments are its."""
     model_file, images_path = pathlib.Path(model_file), pathlib.Path(images_path)
     for path in (model_file, images_path):
         if not path.exists():
@@ -64,8 +120,6 @@ def measure_files(
         raise ValueError(f"image_seed must be at least 0, received {image_seed}")
     if resize not in RESIZINGS:
         raise ValueError(f"resize is one of {', '.join(RESIZINGS)}, received {resize!r}")
-    if output is not None:
-        check_outputs([output], [model_file, images_path])
     known = {name: value for module in import_modules for name, value in imported(module).items()}
     model = load_model(model_file, allow_unsafe_model, known)
     shape = getattr(model, "input_shape", None)
@@ -75,10 +129,7 @@ def measure_files(
     report(taken)
     images = low + (high - low) * images
     deformation = _deformation(images.shape, control_points, max_displacement)
-    table = measure_sensitivity(model, images, deformation, **measurement)
-    if output is not None:
-        write_csv(table, output)
-    return table
+    return LoadedFiles(model, images, deformation, (low, high))
 
 
 def check_outputs(outputs, inputs=()) -> None:

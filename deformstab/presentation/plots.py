@@ -5,14 +5,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from deformstab.presentation.drawing import (
+    BESIDE,
+    NAMES,
+    as_text,
+    colours,
+    draw_with_interval,
+    log_steps,
+    logarithmic,
+    marker,
+    name_layers,
+    shortened,
+    typed,
+    with_logarithms,
+)
+from deformstab.presentation.kinds import COMPARISON, SENSITIVITY
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAMES = 60  # so many layers can be named along an axis
-_LONGEST = 48  # characters of a name that is shown
 _FEW = 8  # so many layers have a legend, more of them a colour bar
-_BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1), "frameon": False}
 
 
 def plot_sensitivity(table: pd.DataFrame, title: str = "", *, ax: "Axes | None" = None) -> "Figure":
@@ -49,11 +62,11 @@ def plot_sensitivity(table: pd.DataFrame, title: str = "", *, ax: "Axes | None" 
 
     table, shown, over = _checked(table)
     layers = table.drop_duplicates("layer_index").sort_values("layer_index")
-    labels = [_shortened(name) for name in layers["layer"]]
+    labels = [shortened(name) for name in layers["layer"]]
     course = None
     if ax is None:
         height = 2.9 + 0.065 * max(map(len, labels))
-        width = 1.5 + max(3.5, 0.2 * min(len(layers), _NAMES))
+        width = 1.5 + max(3.5, 0.2 * min(len(layers), NAMES))
         if over is None:
             width += 0.5 + 0.08 * table["model"].str.len().max() if shown == "ratio" else 0
             ax = Picture(figsize=(width, height), layout="constrained").subplots()
@@ -71,7 +84,7 @@ def plot_sensitivity(table: pd.DataFrame, title: str = "", *, ax: "Axes | None" 
     else:
         ax.set_title(as_text(title))
     measured = table.groupby("layer_index")[shown].count() > 0
-    _name_layers(ax, layers["layer_index"], labels, measured)
+    name_layers(ax, layers["layer_index"], labels, measured)
     return ax.figure
 
 
@@ -90,11 +103,7 @@ def _checked(table):
             "compare_sensitivity or SensitivityCallback, with rows; received "
             + (f"columns {list(table.columns)} and {len(table)} rows" if columns else repr(table))
         )
-    # A CSV file does not tell the type of a column without any number, nor of names like "1".
-    table = table.assign(
-        **{name: pd.to_numeric(table[name], errors="coerce") for name in numbers},
-        **{name: table[name].astype(str) for name in {"layer", *words}},
-    )
+    table = typed(table, numbers, {"layer", *words})
     if over is not None and not table.duplicated("layer_index").any():
         over = None
     return table, shown, over
@@ -102,40 +111,18 @@ def _checked(table):
 
 def _draw_profile(axis, table):
     table = table.sort_values("layer_index")
-    _draw_with_interval(axis, table, "sensitivity")
+    draw_with_interval(axis, table, "sensitivity")
     _label(axis, table)
 
 
-def _draw_with_interval(axis, rows, shown, **line):
-    place, low, high = rows["layer_index"], rows[f"{shown}_low"], rows[f"{shown}_high"]
-    (drawn,) = axis.plot(place, rows[shown], "o-", markersize=_marker(place), **line)
-    axis.fill_between(place, low, high, color=drawn.get_color(), alpha=0.25, linewidth=0)
-    known = low.notna()  # a layer between two gaps has no area
-    alone = known & ~known.shift(1, fill_value=False) & ~known.shift(-1, fill_value=False)
-    axis.vlines(place[alone], low[alone], high[alone], color=drawn.get_color(), alpha=0.5)
-
-
 def _draw_ratios(axis, table):
-    from matplotlib import ticker
-
     axis.axhline(1, color="0.6", linewidth=1)
-    # A logarithmic axis has no place for what is zero or infinite.
-    names = ["ratio", "ratio_low", "ratio_high"]
-    table = table.assign(**table[names].where((table[names] > 0) & (table[names] < np.inf)))
+    table = with_logarithms(table, ["ratio", "ratio_low", "ratio_high"])
     for model, rows in table.groupby("model", sort=False):
-        _draw_with_interval(axis, rows.sort_values("layer_index"), "ratio", label=as_text(model))
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    steps = (1, 2, 5) if high < 1e3 * low else (1,)
-    axis.yaxis.set_major_locator(
-        ticker.MaxNLocator(7, steps=[1, 2, 5, 10])
-        if high < 5 * low
-        else ticker.LogLocator(subs=steps)
-    )
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_locator(ticker.NullLocator())
-    axis.set_ylabel(f"sensitivity / that of {as_text(table['reference'].iloc[0])}")
-    axis.legend(**_BESIDE)
+        draw_with_interval(axis, rows.sort_values("layer_index"), "ratio", label=as_text(model))
+    logarithmic(axis)
+    axis.set_ylabel(as_text(COMPARISON.label(table)))
+    axis.legend(**BESIDE)
 
 
 def _draw_profiles(axis, table, over):
@@ -143,7 +130,7 @@ def _draw_profiles(axis, table, over):
     # Two reaches (y, x) of the same larger one, or a step that changed nothing, stay two lines.
     again = table.groupby([over, "layer_index"]).cumcount()
     lines = [rows.sort_values("layer_index") for _, rows in table.groupby([over, again])]
-    colours = _colours("viridis", len(lines))
+    shades = colours("viridis", len(lines))
     named = set(np.linspace(0, len(lines) - 1, min(len(lines), 6)).round())
     by = over
     if over == "step" and table.groupby("epoch")["step"].nunique().max() == 1:
@@ -154,12 +141,12 @@ def _draw_profiles(axis, table, over):
             rows["layer_index"],
             rows["sensitivity"],
             "o-",
-            markersize=_marker(rows),
-            color=colours[number],
+            markersize=marker(rows),
+            color=shades[number],
             label=label,
         )
     titles = {"max_displacement": "strength, px", "step": "optimizer step", "epoch": "epoch"}
-    axis.legend(title=titles[by], **_BESIDE)
+    axis.legend(title=titles[by], **BESIDE)
     _label(axis, table)
 
 
@@ -168,52 +155,22 @@ def _draw_course(axis, table, places, labels, over):
     import matplotlib
     from matplotlib.colors import ListedColormap, Normalize
 
-    colours = _colours("plasma", len(places))
+    shades = colours("plasma", len(places))
     for number, place in enumerate(places):
         rows = table[table["layer_index"] == place].sort_values(over, kind="stable")
-        style = {"markersize": 3, "color": colours[number], "label": labels[number]}
+        style = {"markersize": 3, "color": shades[number], "label": labels[number]}
         axis.plot(rows[over], rows["sensitivity"], "o-", **style)
-    values = table[over].unique()
-    steps = np.sort(values[values > 0])
-    if over == "step" and len(steps) > 2 and steps[-1] > 50 * steps[0]:  # log-spaced, most likely
-        axis.set_xscale("symlog", linthresh=steps[0])
+    if over == "step" and log_steps(table[over]):
+        axis.set_xscale("symlog", linthresh=table[over][table[over] > 0].min())
     axis.set_ylim(bottom=0)
     axis.set_xlabel("largest displacement, px" if over == "max_displacement" else "optimizer step")
     if len(places) <= _FEW:
-        axis.legend(**_BESIDE)
+        axis.legend(**BESIDE)
         return
-    scale = matplotlib.cm.ScalarMappable(Normalize(0, 1), ListedColormap(colours))
+    scale = matplotlib.cm.ScalarMappable(Normalize(0, 1), ListedColormap(shades))
     axis.figure.colorbar(scale, ax=axis, label="layer").set_ticks([0, 1], labels=["first", "last"])
-
-
-def _colours(name, count):
-    """From a colour map without its lightest part, which is hard to see on white."""
-    import matplotlib
-
-    return matplotlib.colormaps[name](np.linspace(0, 0.9, count))
 
 
 def _label(axis, table):
     axis.set_ylim(bottom=0)
-    axis.set_ylabel(f"normalized sensitivity ({table['metric'].iloc[0]})")
-
-
-def _marker(rows) -> float:
-    return 3.5 if len(rows) <= _NAMES else 1.5
-
-
-def _shortened(name) -> str:
-    return as_text(name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}")
-
-
-def as_text(name: str) -> str:
-    """A name as matplotlib shows it letter by letter: between two $ it would read mathematics."""
-    return name.replace("$", r"\$")
-
-
-def _name_layers(axis, places, labels, measured):
-    step = -(-len(labels) // _NAMES)
-    axis.set_xticks(places[::step], labels[::step], rotation=90, fontsize=7)
-    axis.set_xlim(places.min() - 0.6, places.max() + 0.6)
-    for tick, known in zip(axis.get_xticklabels(), measured[places[::step]]):
-        tick.set_color("black" if known else "0.6")
+    axis.set_ylabel(as_text(SENSITIVITY.label(table)))

@@ -119,7 +119,7 @@ def test_a_measurement_is_a_line_and_a_band(broken):
     assert_line(line, rows, "layer_index", "sensitivity")
     assert names(axis) == rows["layer"].tolist()
     assert axis.get_title() == "of something"
-    assert axis.get_ylabel() == "normalized sensitivity (euclidean)"
+    assert axis.get_ylabel() == "normalized sensitivity (euclidean)\nlower is more stable"
     assert axis.get_ylim()[0] == 0
     low, high = axis.get_xlim()
     assert low < 0 < 5 < high
@@ -298,7 +298,7 @@ def test_ratios_of_models(broken):
     for row in rows[rows["ratio"].notna()].itertuples():
         if row.layer_index > 2:
             assert {(row.layer_index, row.ratio_low), (row.layer_index, row.ratio_high)} <= corners
-    assert axis.get_ylabel() == "sensitivity / that of max"
+    assert axis.get_ylabel().startswith("sensitivity / that of max\nbelow 1: more stable")
     assert axis.get_title() == "of something"
     assert axis.get_legend().get_window_extent().x0 >= axis.get_window_extent().x1
     grey = [tick.get_color() != "black" for tick in axis.get_xticklabels()]

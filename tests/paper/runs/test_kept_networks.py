@@ -174,7 +174,7 @@ def test_more_is_measured_of_kept_networks_than_when_they_were_trained(tmp_path)
         found = found[[*expected[name].columns]].reset_index(drop=True)
         pd.testing.assert_frame_equal(found, expected[name], rtol=1e-5, check_dtype=False)
     # The folder's own tables are those of another configuration, and stay refused.
-    with pytest.raises(ValueError, match="another configuration .*more_measures"):
+    with pytest.raises(ValueError, match=r"another configuration .*more_measures"):
         reproduce(more, folder, ["2d"])
 
 
