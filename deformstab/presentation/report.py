@@ -13,7 +13,8 @@ from deformstab.presentation.drawing import MARKERS, PALETTE
 from deformstab.presentation.report_charts import charts, runtime
 from deformstab.presentation.report_data import DIMENSIONS, MEASURES, named, packed, points
 from deformstab.presentation.report_images import ReportExamples
-from deformstab.tables import provenance, write_text
+from deformstab.provenance import provenance
+from deformstab.tables import write_text
 
 MOST_BYTES = 8_000_000  # of a file that a browser opens at once, on a phone as well
 # Their licences ask to be named where their code is.

@@ -20,10 +20,9 @@ from deformstab.paper.runs.experiments import MORE_MEASURES, Experiment
 from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
-from deformstab.provenance import provenance
+from deformstab.provenance import git_commit, provenance
 from deformstab.tables import (
     from_csv,
-    git_commit,
     remove_temporaries,
     write_json,
 )
