@@ -20,7 +20,8 @@ from keras import ops
 from processes import HERE
 
 import deformstab as ds
-from deformstab.tables import devices, write_csv
+from deformstab.provenance import devices
+from deformstab.tables import write_csv
 
 FLAGS = flags.FLAGS
 

@@ -24,7 +24,8 @@ from processes import Worker
 from tqdm import tqdm
 from worker import THREADS
 
-from deformstab.tables import git_commit, write_csv, write_json
+from deformstab.provenance import git_commit
+from deformstab.tables import write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SECONDS = 0.4  # of calls of one candidate in a round
