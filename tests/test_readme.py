@@ -67,6 +67,7 @@ def test_python_examples_give_what_they_say(session):
     assert session["comparison"]["ratio"].notna().all()
     assert set(session["strengths"]["max_displacement"]) == {0.5, 1, 2}
     assert 0 < session["answers"]["consistency"].item() <= 1
+    assert 0 < session["shifts"]["consistency"].item() <= 1
     assert len(session["distances"]) == 64 * session["table"]["sensitivity"].notna().sum()
     assert session["warped"].shape == (1, 32, 32, 3)
 

@@ -211,17 +211,21 @@ def test_neither_batch_size_nor_memory_matters(images, labels, protocol):
 # ---- exact cases ----
 
 
+def untrained(kind, padding):
+    """Weights that are the same on all backends, by which images get different answers."""
+    model = ds.vgg((16, 16, 3), 10, BLOCKS, kind, padding=padding)
+    randomize(model, seed=5)
+    return model
+
+
 @pytest.mark.parametrize("kind", ["aps", "max_aps"])
 def test_adaptive_sampling_with_circular_padding_is_exactly_consistent(kind):
     images = natural_images(24, 16, 16)
-    circular = ds.vgg((16, 16, 3), 10, BLOCKS, kind, seed=3, padding="circular")
-    row = consistency(circular, images, protocol="circular")
+    row = consistency(untrained(kind, "circular"), images, protocol="circular")
     assert row["consistency"] == row["consistency_high"] == row["customary_consistency"] == 1
-    assert row["chance"] < 0.6  # it gives more than one answer
-    zeros = consistency(ds.vgg((16, 16, 3), 10, BLOCKS, kind, seed=3), images, protocol="circular")
-    assert zeros["consistency"] < 1  # of at least one image
-    plain = ds.vgg((16, 16, 3), 10, BLOCKS, "subsample", seed=3, padding="circular")
-    assert consistency(plain, images, protocol="circular")["consistency"] < 0.95
+    assert row["chance"] < 0.7  # or every network would be
+    for other in (untrained(kind, "zeros"), untrained("subsample", "circular")):
+        assert consistency(other, images, protocol="circular")["consistency"] < 0.7
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -21,11 +21,7 @@ from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
 from deformstab.provenance import git_commit, provenance
-from deformstab.tables import (
-    from_csv,
-    remove_temporaries,
-    write_json,
-)
+from deformstab.tables import from_csv, remove_temporaries, write_json
 
 # Of an experiment in every row of every table: what figures and claims choose and group by.
 RUN_COLUMNS = (
