@@ -158,7 +158,7 @@ def test_the_page_on_convolution_has_the_counts_of_the_tables():
         f"has {counts['matrix_entries']:,.0f} entries and takes {counts['ratio']:,.0f} times"
         in PAGE
     )
-    sharing = read_csv(NOTE / "note_sharing.csv").set_index("kernels")
+    sharing = read_csv(NOTE / "note_sharing.csv").set_index("weights")
     assert (sharing.loc[["shared", "equal copies"], "largest_difference"] == 0).all()
     names = ("one for all places", "equal copies", "one of the 256 copies changed")
     for name, value in zip((*names, "one of its own at each place"), sharing["moves_with"]):
@@ -221,13 +221,12 @@ def test_the_page_on_convolution_has_the_gains_of_the_tables():
     assert (turns["maximum over its turns"] == 0).all()
     assert f"(by {turns['one filter', 'maximum of the map']:.4g}, squared" in PAGE
     filters = read_csv(NOTE / "note_filters.csv").groupby("state").mean(numeric_only=True)
-    turned = filters["accuracy_turned"]
-    right = 100 * turned["trained on turned"], 100 * turned["trained"]
-    text = "{:.1f} % of cases, in place of {:.1f}".format(*right)
+    turned = 100 * filters["accuracy_turned"]
+    text = f"{turned['trained on turned']:.1f} % of cases, in place of {turned['trained']:.1f} %"
     assert text in PAGE
     entropies = filters["entropy"]
     text = f"entropy of {entropies['trained']:.2f} bits, of 2 at most, and "
     assert f"{text}{entropies['trained on turned']:.2f} after turned training" in PAGE
     rms = table.drop("quarter turn", level="deformation")["rms_displacement"]
     assert f"move pixels by {rms.mean():.2f} px" in PAGE
-    np.testing.assert_allclose(rms, rms.mean(), rtol=0.01)
+    np.testing.assert_allclose(rms, rms.mean(), rtol=0.03)  # of 128 draws of splines

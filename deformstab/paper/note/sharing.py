@@ -84,7 +84,7 @@ def sharing(seed: int) -> pd.DataFrame:
         seed: of kernels and images, noise.
 
     Returns:
-        A row for each of `KERNELS`: `kernels`, `parameters`, `largest_difference` of an output from
+        A row for each of `KERNELS`: `weights`, `parameters`, `largest_difference` of an output from
         that of the shared kernel, and of `ds.measure_equivariance` (squared Euclidean distances)
         `moves_with`, `stays`, `ratio`: 0 where the layer moves with its image.
     """
@@ -116,7 +116,7 @@ def sharing(seed: int) -> pd.DataFrame:
             progress=False,
         )
         (found,) = table[table["metric"] == "euclidean"].to_dict("records")
-        row = {"kernels": name, "parameters": layer.count_params()}
+        row = {"weights": name, "parameters": layer.count_params()}
         row["largest_difference"] = float(np.abs(output - expected).max())
         rows.append(row | {key: found[key] for key in ("moves_with", "stays", "ratio")})
     return pd.DataFrame(rows)

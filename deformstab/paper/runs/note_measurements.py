@@ -10,7 +10,7 @@ from deformstab.paper.note import gains, maxima, maxout, sharing, sparse, symmet
 _TEXTS = {
     "note_sparse": ("kind", "layer"),
     "note_counts": (),
-    "note_sharing": ("kernels",),
+    "note_sharing": ("weights",),
     "note_symmetries": ("transform", "filters", "image"),
     "note_turns": ("filters", "output"),
     "note_maxima": ("image", "place"),

@@ -69,10 +69,10 @@ def _counts(table):
 
 def _sharing(table):
     for row in table.itertuples():
-        alike = row.kernels in ("shared", "equal copies")
+        alike = row.weights in ("shared", "equal copies")
         expected = 0 if alike else np.nan
-        yield _row(SHARED, f"does not move with the image: {row.kernels}", expected, row.moves_with)
-        if row.kernels == "equal copies":
+        yield _row(SHARED, f"does not move with the image: {row.weights}", expected, row.moves_with)
+        if row.weights == "equal copies":
             yield _row(SHARED, "difference of equal copies", 0, row.largest_difference)
 
 

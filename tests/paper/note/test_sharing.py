@@ -47,7 +47,7 @@ def test_an_untied_convolution_is_a_loop_over_places():
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_only_equal_kernels_move_with_the_image(seed):
-    table = sharing.sharing(seed).set_index("kernels")
+    table = sharing.sharing(seed).set_index("weights")
     assert list(table.index) == list(sharing.KERNELS)
     assert list(table["parameters"]) == [36] + [36 * sharing.SIDE**2] * 3
     for alike in ("shared", "equal copies"):

@@ -1,6 +1,7 @@
 """The study note: its runs, their files, and a folder that is drawn from them."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -148,3 +149,13 @@ def test_fields_of_all_kinds_are_in_one_table():
     table = read_csv(COMMITTED / "tables" / "note_sparse.csv")
     for kind, rows in table.groupby("kind"):
         assert list(rows["field"]) == sparse.fields(kind)
+
+
+def test_columns_of_texts_are_numbers_in_no_other_study():
+    """The types of columns go by their names alone, in all files of runs."""
+    for folder in ("cifar10-small", "pretrained"):
+        path = next((ROOT / "results" / folder / "runs").glob("*.json"))
+        for text in json.loads(path.read_text(encoding="utf-8"))["tables"].values():
+            if text.strip():
+                frame = pd.read_csv(io.StringIO(text)).select_dtypes("number")
+                assert not set(frame) & set(note_measurements.TEXTS)

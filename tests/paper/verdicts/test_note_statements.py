@@ -51,7 +51,8 @@ def test_a_gain_is_a_geometric_mean_over_networks_with_students_interval(results
 
 def test_one_unit_that_should_not_have_changed_is_told(results):
     table = results.tables["note_sparse"]
-    table.loc[7, ["changed_outside", "largest_outside"]] = [3, 0.25]
+    table["largest_outside"] = table["largest_outside"].astype("float64")
+    table.loc[7, "changed_outside"], table.loc[7, "largest_outside"] = 3, 0.25
     table.loc[9, "field_x"] += 1
     assert statement(results, "units outside that changed")["value"] == 3
     assert statement(results, "largest change outside")["value"] == 0.25
@@ -96,13 +97,14 @@ def test_the_figure_shows_the_tables(results):
     heights = [bar.get_height() for bar in panels["b"].patches]
     np.testing.assert_allclose(heights, results.tables["note_sharing"]["moves_with"])
     symmetries = results.tables["note_symmetries"].set_index(["image", "filters", "transform"])
-    white = symmetries.loc["white", "error"]
-    wanted = [white["any", name] for name in ("translation", "rotation", "scale")]
-    wanted.append(white["turned alike", "rotation"])
+    white = symmetries["error"].to_dict()
+    wanted = [white["white", "any", name] for name in ("translation", "rotation", "scale")]
+    wanted.append(white["white", "turned alike", "rotation"])
     assert any(np.allclose(line.get_ydata(), wanted) for line in lines(panels["c"]))
     paper = [0, 16 / 9, 16 / 9, 0]
     assert any(np.allclose(line.get_ydata(), paper) for line in lines(panels["c"]))
     maxima = results.tables["note_maxima"].set_index(["window", "image", "place"])["kept"]
+    maxima = maxima.to_dict()
     places = [("bright pixel", place) for place in ("corner", "edge", "centre", "any")]
     wanted = [maxima[(3, *key)] for key in (*places, ("noise", "any"), ("photograph", "any"))]
     assert any(np.allclose(line.get_ydata(), wanted) for line in lines(panels["d"]))
