@@ -12,7 +12,7 @@ from helpers import ROOT
 from deformstab.paper.pages import claims_page
 from deformstab.tables import read_csv
 
-DOCS = ("docs/measuring.md", "docs/deforming.md")
+DOCS = ("docs/measuring.md", "docs/reporting.md", "docs/deforming.md")
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS),
     *("docs/findings.md", "docs/reproduction.md", "docs/keras_applications.md"),
@@ -80,6 +80,10 @@ def test_examples_of_the_docs_run(page, session, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
     if page == "docs/measuring.md":
         assert (tmp_path / "sensitivity.csv").exists()
+        return
+    if page == "docs/reporting.md":
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"report.html", "families.html", "families.png", "measures.png"} < names
         return
     assert names["displacements"].shape == (8, 9, 2)
     assert names["flow"].shape == (8, 32, 32, 2)
