@@ -82,7 +82,7 @@ package: $(STAMP)-test
 	.venv/bin/python -m build --outdir build/package . > build/package/log 2>&1 || (cat build/package/log; exit 1)
 	$(PYTHON) -m venv build/package/venv
 	build/package/venv/bin/python -m pip --disable-pip-version-check install --quiet \
-	  "$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND),reproduce]"
+	  "$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND),reproduce,report]"
 	build/package/venv/bin/python examples/run_readme.py --first build/package
 	test -s build/package/sensitivity.png
 	build/package/venv/bin/measure_sensitivity --helpshort > build/package/help || grep -q -- --model build/package/help
@@ -118,7 +118,7 @@ format: $(STAMP)-test
 	@touch $@
 
 $(STAMP): .venv/bin/python setup.cfg
-	$(PIP) install --quiet --editable ".[$(BACKEND),reproduce]"
+	$(PIP) install --quiet --editable ".[$(BACKEND),reproduce,report]"
 	@touch $@
 
 $(STAMP)-pretrained: $(STAMP)

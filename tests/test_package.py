@@ -81,7 +81,14 @@ ROOMS = {
     ],
     "paper.runs": [
         *("recipes", "experiments", "preset_checks", "pretrained_experiments", "note_experiments"),
-        *("preset", "presets", "training", "network_measurements", "pretrained_measurements"),
+        *(
+            "preset",
+            "presets",
+            "output_folder",
+            "training",
+            "network_measurements",
+            "pretrained_measurements",
+        ),
         *("note_measurements", "apart"),
         *(
             "executors",

@@ -12,7 +12,8 @@ from helpers import ROOT
 from deformstab.paper.pages import claims_page
 from deformstab.tables import read_csv
 
-DOCS = ("docs/measuring.md", "docs/deforming.md", "docs/convolution_and_pooling.md")
+DOCS = ("docs/measuring.md", "docs/reporting.md", "docs/deforming.md")
+DOCS += ("docs/convolution_and_pooling.md",)
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS),
     *("docs/findings.md", "docs/reproduction.md", "docs/keras_applications.md"),
@@ -87,6 +88,10 @@ def test_examples_of_the_docs_run(page, session, tmp_path, monkeypatch):
         assert (names["difference"] != 0).any(axis=-1).sum() == 9
         np.testing.assert_allclose(names["table"]["moves_with"], 0, atol=1e-6)
         assert (names["table"]["stays"] > 0.001).all()
+        return
+    if page == "docs/reporting.md":
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"report.html", "families.html", "families.png", "measures.png"} < names
         return
     assert names["displacements"].shape == (8, 9, 2)
     assert names["flow"].shape == (8, 32, 32, 2)

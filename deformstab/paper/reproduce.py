@@ -1,9 +1,6 @@
 """From a preset to a folder of results: what `bin/reproduce_figures` calls."""
 
-import contextlib
-import dataclasses
 import functools
-import json
 import pathlib
 import sys
 
@@ -19,8 +16,8 @@ from deformstab.paper.runs import executors, measuring_again, runs
 from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
-from deformstab.paper.runs.preset import APART, NOT_COUNTED, Preset
-from deformstab.paper.runs.pretrained_experiments import PRETRAINED
+from deformstab.paper.runs.output_folder import PROVENANCE, as_trained, refuse_other_results
+from deformstab.paper.runs.preset import APART, Preset
 from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
 from deformstab.paper.verdicts import (
@@ -37,8 +34,6 @@ from deformstab.paper.verdicts.result_tables import Results
 from deformstab.presentation.streams import surviving
 from deformstab.provenance import provenance
 from deformstab.tables import remove_temporaries, write_csv, write_json, write_text
-
-_PROVENANCE = "provenance.json"
 
 
 def reproduce(
@@ -70,16 +65,16 @@ def reproduce(
     """
     wanted, output_dir = drawable(resolve(figures), preset, figures), pathlib.Path(output_dir)
     with only_writer(output_dir):
-        remove_temporaries(output_dir, _PROVENANCE)  # a kill's, before the folder was anybody's
-        _refuse_other_results(output_dir, preset)
+        remove_temporaries(output_dir, PROVENANCE)  # a kill's, before the folder was anybody's
+        refuse_other_results(output_dir, preset)
         for folder in ("", "tables", "figures", "runs"):
             remove_temporaries(output_dir / folder)
         experiments = preset.every_experiment()  # once: it reads all data from disk
         needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
         _check(needed)
         there = runs.check_files(experiments, output_dir)
-        if not (output_dir / _PROVENANCE).exists():  # now the folder is this configuration's
-            write_json(_provenance(preset), output_dir / _PROVENANCE)
+        if not (output_dir / PROVENANCE).exists():  # now the folder is this configuration's
+            write_json(_provenance(preset), output_dir / PROVENANCE)
         _run(needed, output_dir, executor, networks)
         there += [each for each in needed if each not in there]
         results = _write(preset, output_dir, experiments, wanted, command, there)
@@ -126,7 +121,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
     write_text(page, output_dir / "README.md")
     done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}
     done |= {"seconds_per_run": seconds, **_provenance(preset)}
-    write_json(done, output_dir / _PROVENANCE)
+    write_json(done, output_dir / PROVENANCE)
     return results
 
 
@@ -145,7 +140,7 @@ def list_runs(preset: Preset, output_dir, figures=()) -> pd.DataFrame:
         A row a run: `run`, `finished`, and estimates: `seconds` on two cores and `gigabytes`.
     """
     wanted = drawable(resolve(figures), preset, figures)
-    _refuse_other_results(pathlib.Path(output_dir), preset)
+    refuse_other_results(pathlib.Path(output_dir), preset)
     rows = [
         {
             "run": each.id,
@@ -222,7 +217,7 @@ def measure_again(
     """
     output_dir = pathlib.Path(output_dir)
     folder = output_dir / measuring_again.FOLDER
-    trained = _as_trained(output_dir, preset)
+    trained = as_trained(output_dir, preset)
     both = zip(preset.every_experiment(), trained.every_experiment(), strict=True)
     both = [pair for pair in both if runs.finished(pair[1], output_dir)]
     finished = [each for _, each in both if each.study not in APART]
@@ -244,16 +239,6 @@ def measure_again(
     return missing
 
 
-def _as_trained(output_dir, preset) -> Preset:
-    """The preset of a folder, in which less may have been measured than is asked for now."""
-    with contextlib.suppress(ValueError):
-        _refuse_other_results(output_dir, preset)
-        return preset
-    then = dataclasses.replace(preset, more_measures=())
-    _refuse_other_results(output_dir, then)
-    return then
-
-
 def _run(experiments, output_dir, executor, networks=None, measure=None):
     left = [each for each in experiments if not runs.finished(each, output_dir)]
     if not left:
@@ -262,38 +247,6 @@ def _run(experiments, output_dir, executor, networks=None, measure=None):
         measure = functools.partial(measure or runs.execute, networks=networks)
     with progress_bar(left) as progress:
         runs.run_all(left, output_dir, progress, executor, measure)
-
-
-def _refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
-    """Refuses a folder with another configuration's results, or with anything else in it."""
-    path = output_dir / _PROVENANCE
-    wanted = preset.configuration()
-    if path.exists():
-        try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-            # A choice that there was not yet when they were computed was what its default is.
-            found = Preset("", backend=written["backend"]).configuration()
-            found |= written["configuration"]
-            found = {name: found[name] for name in found if name not in NOT_COUNTED}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} cannot be read ({error!r}); choose another output_dir or remove it"
-            ) from error
-        changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        if not any((output_dir / "runs").glob(f"{PRETRAINED}-*.json")):
-            # Choices of a study that stands apart, and of which nothing is there yet.
-            changed = [name for name in changed if not name.startswith(PRETRAINED)]
-        if changed:
-            details = "; ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} now" for k in changed)
-            raise ValueError(
-                f"{output_dir} holds the results of another configuration ({details}). Choose "
-                "another --output_dir, take the configuration it has, or remove the folder"
-            )
-    elif output_dir.is_dir() and any(output_dir.iterdir()):
-        raise ValueError(
-            f"{output_dir} is not empty and holds no {_PROVENANCE}: results would mix with what is "
-            "there. Choose another --output_dir"
-        )
 
 
 def _provenance(preset) -> dict:

@@ -19,7 +19,7 @@ from deformstab.paper.runs.experiments import (
     STUDIES,
     Experiment,
 )
-from deformstab.paper.runs.preset_checks import check_blocks, check_list
+from deformstab.paper.runs.preset_checks import ONE_OF, check_blocks, check_list
 from deformstab.paper.runs.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
 
 # Those whose runs are no networks of the paper: their figures stand apart.
@@ -128,7 +128,7 @@ class Preset:
             choices["more_measures"] = MORE_MEASURES
         for name, known in choices.items():
             check_list(name, getattr(self, name), known)
-        for name, known in _ONE_OF.items():
+        for name, known in ONE_OF.items():
             check_list(name, (getattr(self, name),), known)
         for name in ("blocks", "large_blocks"):
             check_blocks(name, getattr(self, name))
@@ -297,11 +297,5 @@ class Preset:
         return Experiment(**fields | {"study": study, "downsampling": downsampling, "seed": seed})
 
 
-_ONE_OF = {
-    "input_scaling": SCALINGS,
-    "optimizer": ("adam", "sgd"),
-    "schedule": ("constant", "cosine"),
-    "precision": ("float32", "mixed_bfloat16"),
-}
 _NOT_WATCHED = {"track": False, "variants": False, "class_pairs": False, "more_measures": ()}
 _INITIAL = {"epochs": 0, **_NOT_WATCHED}

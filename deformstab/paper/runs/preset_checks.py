@@ -2,6 +2,15 @@
 
 import math
 
+from deformstab.paper.runs.experiments import SCALINGS
+
+ONE_OF = {
+    "input_scaling": SCALINGS,
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "cosine"),
+    "precision": ("float32", "mixed_bfloat16"),
+}
+
 
 def check_list(name, values, known):
     """Refuses an empty list, a value that comes twice, is unknown or, a number, below zero.
