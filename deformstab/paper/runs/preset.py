@@ -96,8 +96,7 @@ class Preset:
         at_least = {
             **dict.fromkeys(("seed", "large_epochs", "weight_decay"), 0),
             **dict.fromkeys(("stop_accuracy", "random_stop_accuracy"), 0),
-            "measured_images": 2,
-            "test_images": 512,
+            **{"measured_images": 2, "test_images": 512},
             **dict.fromkeys(("control_points", "large_control_points"), 2),
             **dict.fromkeys(("train_images", "large_train_images"), 20),
             # Every block halves the image.
@@ -132,8 +131,8 @@ class Preset:
             check_list(name, (getattr(self, name),), known)
         for name in ("blocks", "large_blocks"):
             check_blocks(name, getattr(self, name))
-        check_downsampling(self.tasks_downsampling)
-        check_downsampling(self.filters_downsampling)
+        for kind in (self.tasks_downsampling, self.filters_downsampling):
+            check_downsampling(kind)
         for part in ("", "tasks_", "large_"):
             source = (getattr(self, f"{part}{name}") for name in ("dataset", "data_dir"))
             datasets.check_source(*source, needed=False)
