@@ -60,6 +60,7 @@ OTHER = {
     "track": True,
     "variants": True,
     "class_pairs": True,
+    "more_measures": ("stability",),
     "choice": "sgd",
     "threads": 3,
     "backend": "another",
