@@ -203,7 +203,9 @@ def test_more_measures_during_training(tmp_path):
         index="step", columns="quantity", values="value"
     )
     assert (of_input["moving_ratio_cosine"].abs() < 1e-6).all()
-    np.testing.assert_allclose(of_input["stays_cosine"], of_input["sensitivity"], rtol=1e-5)
+    # Without a pixel at each edge, so not quite the sensitivity.
+    np.testing.assert_allclose(of_input["stays_cosine"], of_input["sensitivity"], rtol=0.05)
+    assert of_input["stays_cosine"].nunique() == 1
     runs.keep(this, runs.execute(this, tmp_path), tmp_path)
     collected, _ = runs.collect([this], tmp_path, [this])
     for name in MORE:
