@@ -103,6 +103,8 @@ class Experiment:
         reals = ("class_displacement", "sigma", "learning_rate", "weight_decay", "stop_accuracy")
         for name in (*reals, "max_displacement"):
             object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one id
+        # A list, as JSON gives it, and a tuple are one id.
+        object.__setattr__(self, "more_measures", tuple(self.more_measures))
 
     @property
     def id(self) -> str:

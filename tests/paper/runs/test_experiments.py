@@ -79,6 +79,8 @@ def test_every_field_is_part_of_the_id_but_for_where_the_data_lie():
 
 def test_equal_experiments_have_equal_ids():
     assert experiment(epochs=3).id == experiment(epochs=3).id
+    for measures in ((), ("stability",)):  # as JSON gives them back
+        assert experiment(more_measures=[*measures]).id == experiment(more_measures=measures).id
     for name, whole in (("sigma", 1), ("class_displacement", 2), ("max_displacement", 2)):
         first, second = experiment(**{name: whole}), experiment(**{name: float(whole)})
         assert first == second
