@@ -25,7 +25,7 @@ from deformstab.paper.runs import (
     runs,
     training,
 )
-from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.experiments import MORE_MEASURES, Experiment
 from deformstab.provenance import devices
 from deformstab.tables import SENSITIVITY_COLUMNS, SMOOTHNESS_COLUMNS
 
@@ -374,7 +374,7 @@ def test_collected_tables_are_those_of_the_runs_bit_for_bit(tmp_path, alone, thr
     assert set(seconds) == {each.id for each in three}
     for name, table in tables.items():
         if table.empty:
-            assert name in ("trajectory", "variants", *apart.TABLES)
+            assert name in ("trajectory", "variants", *MORE_MEASURES, *apart.TABLES)
             continue
         parts = [alone(each)[name] for each in three]
         expected = pd.concat([part for part in parts if len(part)], ignore_index=True)
