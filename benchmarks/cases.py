@@ -45,8 +45,21 @@ def _deformation(name, images, side, points, reach, goals, without=()):
     return Comparison(name, candidates, goals, images, slow)
 
 
+def _families(name, images, side, points, reach):
+    """The other families beside the spline, at its RMS displacement."""
+    case = {"images": images, "side": side, "points": points, "reach": reach}
+    candidates = {"RandomDeformation": ("deformations:compiled", case)}
+    for family in ("Diffeomorphism", "Translation", "Rotation", "Scaling"):
+        arguments = {**case, "name": f"Random{family}"}
+        candidates[f"Random{family}"] = ("deformations:family", arguments)
+    goals = {label: ("most", 1.3) for label in list(candidates)[1:]}
+    return Comparison(f"families, {name}", candidates, goals, images)
+
+
 _LARGE = {"images": 32, "side": 224, "points": 5, "reach": 10.0}
 _CIFAR = {"name": "cifar", "images": 128, "side": 32}
+_STABILITY = {**_CIFAR, "what": "measure_stability"}
+_EQUIVARIANCE = {**_CIFAR, "what": "measure_equivariance"}
 _VGG16 = {"name": "VGG16", "images": 128, "side": 224}
 _PAPERS = {"images": 1024, "blocks": [[2, 32], [2, 64], [2, 128], [2, 256]]}
 _OURS = {"deformstab, eager": ("most", 1.2), "deformstab, tf.data": ("most", 1.2)}
@@ -77,6 +90,8 @@ COMPARISONS = [
         {"albumentations": ("least", 10)},
         without=("tensorflow-addons", "Keras RandomElasticTransform", "kornia"),
     ),
+    _families("128 × 32×32×3", 128, 32, 3, 2.0),
+    _families("32 × 224×224×3", 32, 224, 5, 10.0),
     Comparison(
         "gradient, 32 × 224×224×3",
         {
@@ -109,6 +124,37 @@ COMPARISONS = [
         },
         {"compiled forward pass": ("least", 1 / 1.3), "model.predict": ("least", 1)},
         256,
+    ),
+    Comparison(
+        "other measures, the paper's CIFAR-10 network, 128 images, 1 deformation",
+        {
+            "measure_sensitivity": ("measurements:sensitivity", {**_CIFAR, "intervals": False}),
+            "measure_stability": ("measurements:measure", {**_STABILITY, "deformations": 1}),
+            "measure_stability, spectrum": (
+                "measurements:measure",
+                {**_STABILITY, "deformations": 1, "noise": "spectrum"},
+            ),
+            "measure_equivariance": ("measurements:measure", _EQUIVARIANCE),
+            "sensitivity_by_part": (
+                "measurements:measure",
+                {**_CIFAR, "what": "sensitivity_by_part", "deformations": 1},
+            ),
+        },
+        {"measure_stability": ("most", 2.2), "measure_equivariance": ("most", 2.5)},
+        256,
+    ),
+    Comparison(
+        "other measures, the paper's CIFAR-10 network, 128 images, 4 deformations",
+        {
+            "measure_sensitivity": (
+                "measurements:measure",
+                {**_CIFAR, "what": "measure_sensitivity", "deformations": 4},
+            ),
+            "measure_stability": ("measurements:measure", _STABILITY),
+            "measure_equivariance": ("measurements:measure", {**_EQUIVARIANCE, "deformations": 4}),
+        },
+        {"measure_stability": ("most", 2.2), "measure_equivariance": ("most", 2.5)},
+        640,
     ),
     Comparison(
         "measure_sensitivity, VGG16 at 224², 128 images, every layer",

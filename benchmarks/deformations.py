@@ -33,6 +33,17 @@ def compiled(images, side, points, reach):
     return _on_tensorflow(images, side, tf.function(_layer(points, reach)))
 
 
+def family(images, side, points, reach, name):
+    """Another family, compiled, of the RMS displacement that the spline has."""
+    import tensorflow as tf
+
+    import deformstab as ds
+
+    rms = _layer(points, reach).expected_rms(side, side)
+    layer = getattr(ds, name)(rms_displacement=rms, seed=0)
+    return _on_tensorflow(images, side, tf.function(layer))
+
+
 def eager(images, side, points, reach):
     return _on_tensorflow(images, side, _layer(points, reach))
 

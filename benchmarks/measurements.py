@@ -33,6 +33,16 @@ def sensitivity(name, images, side, intervals=True):
     return lambda number: ds.measure_sensitivity(model, given[number % 4], **options)
 
 
+def measure(what, name, images, side, **options):
+    """Another measure of `ds`, of the paper's layers, without intervals."""
+    import deformstab as ds
+
+    model, layers = _network(name)
+    given = _images(images, side)
+    options |= {"layers": layers, "intervals": False, "progress": False}
+    return lambda number: getattr(ds, what)(model, given[number % 4], **options)
+
+
 def sensitivity_of_stack(images, side, depth, deformations=1):
     """The same of every layer of a stack of equal convolutions."""
     import keras

@@ -63,6 +63,7 @@ EQUIVARIANCE_COLUMNS = {
     "ratio_low": "float64",
     "ratio_high": "float64",
     "ratio_with_border": "float64",
+    "floor": "float64",
     "stride": "float64",
     "offset": "float64",
     "border": "float64",

@@ -38,12 +38,15 @@ class Field(Protocol):
         shape: of the parameters of one deformation.
         whole: whether flows are whole pixels, so that no pixel is interpolated.
         grid: (rows, columns) of a grid as fine as the flows vary.
+        linear: whether parameters are [..., 2], and a flow in y (x) the sum of given flows, each times
+            the parameter of y (x): so it has a derivative by each, and a largest one at a strength.
     """
 
     name: str
     shape: tuple
     whole: bool
     grid: tuple
+    linear: bool
 
     def check(self, height, width) -> None:
         """Refuses sizes that do not fit."""
@@ -63,6 +66,7 @@ class SplineField:
     control_points: tuple[int, int]
     name = "displacements"
     whole = False
+    linear = True
 
     def __str__(self):
         return f"{self.control_points[0]}×{self.control_points[1]} control points"

@@ -43,6 +43,7 @@ class DiffeomorphismField:
     rms_displacement: float
     name = "coefficients"
     whole = False
+    linear = True
 
     def __str__(self):
         return f"cutoff={self.cutoff}"
@@ -143,6 +144,10 @@ class TranslationField:
     shape = (2,)
     grid = _ANY
 
+    @property
+    def linear(self):
+        return not self.whole
+
     def __str__(self):
         return "translations"
 
@@ -179,6 +184,7 @@ class _CentralField:
     shape = (1,)
     grid = _ANY
     whole = False
+    linear = False
 
     def _radius(self, height, width) -> float:
         """The root mean square distance of pixels from the centre."""
@@ -198,11 +204,11 @@ class _CentralField:
             (height - 1) / 2,
             (width - 1) / 2,
         )
-        even, odd = (
-            ops.convert_to_tensor((places @ matrix.T).astype(dtype))
-            for matrix in self.matrices(height, width)
-        )
-        return even + parameters[:, :, None, None] * odd
+        basis = np.stack([(places @ each.T).ravel() for each in self.matrices(height, width)])
+        # A product of matrices: sums of arrays of different shapes take longer than the warp.
+        terms = ops.concatenate([ops.ones_like(parameters), parameters], axis=1)
+        flow = terms @ ops.convert_to_tensor(basis.astype(dtype))
+        return ops.reshape(flow, (-1, height, width, 2))
 
     def at(self, parameters, positions, height, width):
         even, odd = self.matrices(height, width)

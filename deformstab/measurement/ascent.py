@@ -45,7 +45,7 @@ def passes_of(points: int, steps: int, starts: int) -> int:
 def draws_of(deformation, images: int, passes: int, seed: int) -> np.ndarray:
     """Random displacements, float64 [images, passes, points, 2]."""
     draws = ops.convert_to_numpy(deformation.draw(images * passes, seed=seed))
-    return draws.reshape(images, passes, *draws.shape[1:]).astype("float64")
+    return draws.reshape(images, passes, -1, 2).astype("float64")
 
 
 def random_draws(objective, within, draws, deformations: int, tick) -> Found:

@@ -1,18 +1,21 @@
 """The sets in which a worst deformation is looked for, and where a quadratic form is largest in them.
 
 Displacements d of the control points are [images, points, 2], pixels, (y, x). Of a flow M d the mean
-square over pixels is Σ_axis d_axisᵀ G d_axis with G = MᵀM / pixels.
+square over pixels is Σ_axis d_axisᵀ G d_axis with G = MᵀM / pixels. Other families whose flows are
+linear in their parameters have these in place of displacements: modes of a diffeomorphism, one shift.
 
 - The box: |d| ≤ C, what random draws come from. A convex function is largest at one of its vertices.
-- Equal strength: a flow whose mean square is at most ρ², that of the draws on average:
-  ρ² = (C_y² + C_x²) · |M|² / (3 · pixels), in closed form, as E d² = C² / 3.
+- Equal strength: a flow whose mean square is at most ρ², that of the draws on average: for
+  control points ρ² = (C_y² + C_x²) · |M|² / (3 · pixels), in closed form, as E d² = C² / 3.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from deformstab.deformations.flows import SplineField
 from deformstab.deformations.splines import spline_matrix
 
 _ENUMERATED = 18  # signs: 2¹⁷ vertices and their opposites, a tenth of a second an image
@@ -97,19 +100,34 @@ class EqualStrength:
 
 
 def displacement_set(deformation, within: str, height: int, width: int):
-    """The set for a `ds.RandomDeformation` and images of a size.
+    """The set for a deformation and images of a size.
 
     Args:
-        deformation: whose `max_displacement` is the box.
+        deformation: whose `max_displacement` is the box; or of another family, whose `field` is
+            linear and which has no box.
         within: "box" or "rms".
         height, width: of the images.
     """
+    field = deformation.field
+    if not isinstance(field, SplineField):
+        places = np.stack(np.indices((height, width)), axis=-1).reshape(-1, 2)
+        units = np.eye(points_of(deformation)).reshape(-1, *field.shape[:-1], 1) * np.ones(2)
+        matrix = np.stack(
+            [field.at(unit, places, height, width)[0][:, 0] for unit in units], axis=1
+        )
+        gram = matrix.T @ matrix / len(matrix)
+        return EqualStrength(deformation.expected_rms(height, width), gram)
     reach = np.array(deformation.max_displacement, "float64")
     matrix = spline_matrix(deformation.control_points, height, width)
     if within == "box":
         return Box(reach, matrix.shape[1])
     gram = matrix.T @ matrix / len(matrix)
     return EqualStrength(float(np.sqrt((reach**2).sum() * np.trace(gram) / 3)), gram)
+
+
+def points_of(deformation) -> int:
+    """How many pairs of parameters (y, x) a deformation with a linear field has: control points."""
+    return math.prod(deformation.field.shape[:-1])
 
 
 def _best_signs(form) -> np.ndarray:

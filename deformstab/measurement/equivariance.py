@@ -50,9 +50,10 @@ def measure_equivariance(
     A ratio below 1: the layer moves with the image. Above 1: it stays. Unit (i, j) of a layer lies at
     pixel offset + stride · (i, j) of the image, as follows from what the layer sees; there the flow
     is evaluated, and divided by the stride. The moved map is interpolated bilinearly, which a rough
-    map does not survive unharmed: shifts by whole strides (`ds.RandomTranslation` with
-    `integer=True`) are the control. In layer pixels the same flow is smaller the deeper the layer,
-    so compare layers of one stride.
+    map does not survive unharmed. Two controls tell how much that is: `floor`, of the map moved
+    there and back, r against τ_l⁻¹ τ_l r, which interpolates twice; and shifts by whole strides
+    (`ds.RandomTranslation` with `integer=True`), which interpolate nothing. In layer pixels the
+    same flow is smaller the deeper the layer, so compare layers of one stride.
 
     Args:
         model, images, layers, deformations, batch_size, intervals, seed, deformed_input, max_images,
@@ -66,10 +67,11 @@ def measure_equivariance(
         A DataFrame, for each metric a row a layer: `layer`, `layer_index`, `layer_type`, `metric`
         ("cosine": cosine distances in place of squared Euclidean ones), `moves_with`, `stays`,
         `ratio` with its 95 % interval `ratio_low`, `ratio_high` (delete-one jackknife of its
-        logarithm over images), `ratio_with_border`, `stride`, `offset` in pixels (NaN and a note
-        where they differ between y and x), `border` (units left out at each edge, the larger of y
-        and x), `images`, `deformations`, `rms_displacement`, `folded_fraction`, `note`. A layer
-        whose units do not lie on a map of the image keeps its row, with NaN and a note.
+        logarithm over images), `ratio_with_border`, `floor` (as `moves_with`), `stride`, `offset`
+        in pixels (NaN and a note where they differ between y and x), `border` (units left out at
+        each edge, the larger of y and x), `images`, `deformations`, `rms_displacement`,
+        `folded_fraction`, `note`. A layer whose units do not lie on a map of the image keeps its
+        row, with NaN and a note.
 
     Raises:
         ValueError: as `ds.measure_sensitivity` does; the deformation is a function.
@@ -147,7 +149,9 @@ def _columns(layer, grid, border, intervals) -> dict:
         layer.others[f"{what}/{layer.metric}"].astype("float64") ** power
         for what in ("moves_with_border", "stays_with_border")
     )
+    floor = layer.others[f"floor/{layer.metric}"].astype("float64") ** power
     row |= {"moves_with": with_it.mean() / baseline, "stays": stays.mean() / baseline}
+    row["floor"] = floor.mean() / baseline
     if not stays.any() and not with_it.any():
         return {**row, "note": UNCHANGED}
     ratio, low, high = paired_ratio(with_it, stays, intervals)

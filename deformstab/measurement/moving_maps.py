@@ -6,6 +6,7 @@ import functools
 import numpy as np
 from keras import ops
 
+from deformstab.backend import compiled
 from deformstab.deformations.flows import SplineField
 from deformstab.deformations.splines import control_grid
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
@@ -14,6 +15,8 @@ from deformstab.measurement.distances import cosine_distance, euclidean_distance
 from deformstab.measurement.grids import Grid, layer_grids
 from deformstab.measurement.layer_distances import measured_layers
 from deformstab.measurement.representations import Representation
+
+_INSERTIONS = 8
 
 
 def measured_maps(model, images, layers, metric, border, batch_size, memory_limit, progress):
@@ -106,28 +109,32 @@ class Moving:
         return tuple(
             f"{what}/{metric}"
             for metric in metrics
-            for what in ("moves_with", "moves_with_border", "stays_with_border")
+            for what in ("moves_with", "moves_with_border", "stays_with_border", "floor")
         )
 
     def flows(self, images, numbers, draws) -> list:
-        """For each grid the flows at its units, in units: [images · draws, rows, columns, 2]."""
+        """For each grid the flows at its units, and back: [images · draws, rows, columns, 2 · 2]."""
         (drawn,) = images.perturbations
         parameters = drawn.chosen(numbers, draws)
-        return [
-            ops.convert_to_tensor(_flow_at(drawn, parameters, grid, images.size).astype("float32"))
-            for grid in self.grids
-        ]
+        found = []
+        for grid in self.grids:
+            flow = _flow_at(drawn, parameters, grid, images.size).astype("float32")
+            found.append(_and_back(flow.shape[1:], self.padding)(ops.convert_to_tensor(flow)))
+        return found
 
     def distances(self, name, output, count: int, flows, metrics) -> dict:
-        """Key → [images, draws]: from moved maps, all and without the border, and from maps."""
+        """Key → [images, draws]: of the maps of deformed images from moved maps, with the border and
+        without, and from maps; and of maps moved there and back from themselves."""
         number, crop = self.places[name]
-        grid, flow = self.grids[number], flows[number]
+        grid, (flow, back) = self.grids[number], ops.split(flows[number], 2, axis=-1)
         first = grid.axes == (2, 3)
         maps = ops.transpose(output, (0, 2, 3, 1)) if first else output
         maps = ops.cast(maps, "float32")
         draws = flow.shape[0] // count
         clean, moved = ops.repeat(maps[:count], draws, axis=0), maps[count:]
-        expected = warp(clean, flow, "bilinear", self.padding)
+        move = _moved(tuple(clean.shape[1:]), self.padding)
+        expected = move(clean, flow)
+        returned = move(expected, back)
         if crop:
             crop = (crop[0], *(crop[axis] for axis in grid.axes), slice(None))
         found = {}
@@ -144,7 +151,37 @@ class Moving:
             found[f"moves_with_border/{metric}"] = whole
             found[f"moves_with/{metric}"] = apart(expected, moved, crop) if crop else whole
             found[f"stays_with_border/{metric}"] = apart(clean, moved)
+            found[f"floor/{metric}"] = apart(clean, returned, crop)
         return found
+
+
+@functools.lru_cache(maxsize=64)
+def _moved(shape, padding):
+    """(maps [n, *shape], flows) → bilinearly warped maps, compiled."""
+    flow = (None, *shape[:2], 2), "float32"
+    return compiled(
+        lambda maps, flow: warp(maps, flow, "bilinear", padding), ((None, *shape), "float32"), flow
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _and_back(shape, padding):
+    """Flows [n, *shape] → those and their inverses, [n, rows, columns, 4], compiled.
+
+    The inverse g of a flow f has g(p) = -f(p + g(p)), found by inserting it: each time the error is
+    multiplied by at most the largest slope of the flow, which is below 1 where nothing folds.
+    """
+
+    # Each insertion is a call of its own: in one, XLA would compute positions anew for each tap.
+    inserted = _moved(shape, padding)
+
+    def both(flow):
+        back = -flow
+        for _ in range(_INSERTIONS):
+            back = -inserted(flow, back)
+        return ops.concatenate([flow, back], axis=-1)
+
+    return both
 
 
 def _flow_at(drawn, parameters, grid, size) -> np.ndarray:

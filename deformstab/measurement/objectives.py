@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with, with_gradient
+from deformstab.measurement.displacement_sets import points_of
 from deformstab.measurement.distances import cosine_distance, euclidean_distance
 from deformstab.measurement.watching import watch
 
@@ -19,7 +20,7 @@ class Objective:
 
     Args:
         model: any Keras model, built.
-        images: `DeformedImages` of a `ds.RandomDeformation`; its draws do not matter.
+        images: `DeformedImages` of a layer with a linear field; its draws do not matter.
         representation: the layer, or the output that holds the answers.
         kind: "cosine", "euclidean" or "prediction".
         which: indices of the images, repeated ones among them where they fill up a batch.
@@ -107,23 +108,19 @@ class Objective:
             yield function(d), function(-d)
 
 
-def points_of(deformation) -> int:
-    """How many control points a `ds.RandomDeformation` has."""
-    return deformation.control_points[0] * deformation.control_points[1]
-
-
 def _step(model, images, representation, kind, inputs, what):
     """A compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     batch = len(inputs[0])
     deformation, pack, place = images.deformation, images.pack, images.place
-    config = {**deformation.get_config(), "name": None, "seed": None}
+    config = {**deformation.get_config(), "name": type(deformation).__name__, "seed": None}
     named = representation.name, representation.features, representation.rows, representation.order
     key = "worst", what, kind, place, str(images.structure), sizes, named, str(config)
 
     def rows(d, *tensors):
         tensors, found = list(tensors), []
-        tensors[place] = ops.cast(deformation.deform(tensors[place], d), "float32")
+        parameters = ops.reshape(d, (batch, *deformation.field.shape))
+        tensors[place] = ops.cast(deformation.deform(tensors[place], parameters), "float32")
 
         def visit(call):
             if call.name == representation.name:

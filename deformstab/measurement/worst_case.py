@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from deformstab.checks import check_whole
+from deformstab.deformations.families import RandomDiffeomorphism, RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation
-from deformstab.deformations.splines import flow_statistics
 from deformstab.measurement.answers import answering_output, classes_of
 from deformstab.measurement.ascent import draws_of, passes_of, random_draws, search
-from deformstab.measurement.displacement_sets import displacement_set
+from deformstab.measurement.displacement_sets import displacement_set, points_of
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.layer_distances import (
     MEMORY_LIMIT,
@@ -20,7 +20,7 @@ from deformstab.measurement.layer_distances import (
     layer_distances,
     progress_bar,
 )
-from deformstab.measurement.objectives import PREDICTION, Objective, points_of
+from deformstab.measurement.objectives import PREDICTION, Objective
 from deformstab.measurement.representations import LayerSelector, representations, select
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
@@ -35,7 +35,7 @@ def worst_deformation(
     model: keras.Model,
     images: Any,
     layer: LayerSelector,
-    deformation: RandomDeformation | None = None,
+    deformation: RandomDeformation | RandomDiffeomorphism | RandomTranslation | None = None,
     within: Literal["box", "rms"] = "box",
     steps: int = 20,
     starts: int = 4,
@@ -80,7 +80,8 @@ def worst_deformation(
         model, images, deformed_input, max_images, memory_limit: as for `ds.measure_sensitivity`.
         layer: one layer, as there; or "prediction", for a model with one output of class scores.
         deformation: a `ds.RandomDeformation` with bilinear interpolation and at most 256 control
-            points; by default the paper's.
+            points; by default the paper's. Within "rms" also a `ds.RandomDiffeomorphism`, whose
+            coefficients are then sought, or a `ds.RandomTranslation`: any shift up to its length.
         within: "box" or "rms".
         steps: of each ascent.
         starts: how many ascents: spectral, from a corner, then from draws.
@@ -101,12 +102,12 @@ def worst_deformation(
         `note`. Of the prediction also `unchanged` (whether the answer is that for the image) and
         `accuracy` (1 where it is the label too, 0 where not; NaN without labels), no baseline. And
         the worst displacements, float32 [images, points, 2], pixels, (y, x), for
-        `deformation.deform`. An image whose representation is zero or not finite has NaN, a note
-        and displacements of 0.
+        `deformation.deform` (coefficients of diffeomorphisms; shifts [images, 2]). An image whose
+        representation is zero or not finite has NaN, a note and displacements of 0.
 
     Raises:
         ValueError: as `ds.measure_sensitivity`; not one layer, or one that has no row for each
-            image; an unknown `within`; another family of deformations.
+            image; an unknown `within`; a deformation that is none of these, or has no box.
 
     Example:
 
@@ -157,40 +158,56 @@ def worst_deformation(
             worst[now], broken[now] = best[:few], objective.broken[:few]
             if predicts:
                 answers[now] = objective.answers[:few]
+    worst = worst.reshape(count, *deformation.field.shape)
     columns = _columns(prepared, chosen, worst, broken, rows, passes, within, kind)
+    worst = worst.astype("float32")
     if predicts:
         labels = own_labels if labels is None else labels
         labels = classes_of(labels, (count,), chosen.features, max_images)
         unchanged = ~(rows["worst"] > 0)
         right = np.nan if labels is None else (unchanged & (answers == labels)).astype(float)
         columns |= {"unchanged": unchanged, "accuracy": right}
-        return table(columns, WORST_PREDICTION_COLUMNS), worst.astype("float32")
+        return table(columns, WORST_PREDICTION_COLUMNS), worst
     columns |= _baselines(model, prepared, chosen, metric, batch_size, memory_limit, rows)
-    return table(columns, WORST_COLUMNS), worst.astype("float32")
+    return table(columns, WORST_COLUMNS), worst
 
 
 def _prepared(inputs, deformation, within, seed, deformed_input):
     """`DeformedImages` with one draw each, everything checked."""
     if within not in _WITHIN:
         raise ValueError(f"within must be one of {', '.join(_WITHIN)}, received {within!r}")
-    if deformation is not None and not isinstance(deformation, RandomDeformation):
-        raise ValueError(
-            "a worst deformation is sought among displacements of a control grid: deformation must "
-            f"be a ds.RandomDeformation or None, received {deformation!r}"
-        )
-    if deformation is not None and deformation.interpolation != "bilinear":
-        raise ValueError(
-            "a worst deformation needs gradients, which nearest interpolation has not: pass a "
-            'ds.RandomDeformation(interpolation="bilinear")'
-        )
-    if deformation is not None and points_of(deformation) > _MOST_POINTS:
-        raise ValueError(
-            f"at most {_MOST_POINTS} control points can be searched, received "
-            f"{points_of(deformation)}: take a coarser grid (the paper: 3×3 and 5×5)"
-        )
+    if deformation is not None:
+        _check_searchable(deformation, within)
     prepared = deformed_images(inputs, deformation, 1, seed, deformed_input)
     refuse_videos(prepared, "worst_deformation")
     return prepared
+
+
+def _check_searchable(deformation, within):
+    """Refuses deformations without parameters that an ascent could move, or without this set."""
+    field = getattr(deformation, "field", None)
+    if not getattr(field, "linear", False):
+        raise ValueError(
+            "a worst deformation is sought among displacements of a control grid, or others that "
+            "pixels follow linearly: deformation must be a ds.RandomDeformation or None, or within "
+            '"rms" a ds.RandomDiffeomorphism or a ds.RandomTranslation (integer=False), received '
+            f"{deformation!r}"
+        )
+    if within == "box" and not isinstance(deformation, RandomDeformation):
+        raise ValueError(
+            f'draws of {type(deformation).__name__} fill no box: pass within="rms", or a '
+            "ds.RandomDeformation"
+        )
+    if deformation.interpolation != "bilinear":
+        raise ValueError(
+            "a worst deformation needs gradients, which nearest interpolation has not: pass "
+            'interpolation="bilinear" to the deformation'
+        )
+    if points_of(deformation) > _MOST_POINTS:
+        raise ValueError(
+            f"at most {_MOST_POINTS} control points (or modes) can be searched, received "
+            f"{points_of(deformation)}: take a coarser grid (the paper: 3×3 and 5×5) or a lower cutoff"
+        )
 
 
 def _chosen(found, layer):
@@ -226,7 +243,7 @@ def _columns(images, chosen, worst, broken, rows, passes, within, kind) -> dict:
     """What every table says of every image."""
     deformation = images.deformation
     height, width = images.size
-    mean_square, folded = flow_statistics(worst, deformation.control_points, height, width)
+    mean_square, folded = deformation.flow_statistics(worst, height, width)
     longest = []
     for start in range(0, len(worst), 64):
         few = worst[start : start + 64].astype(deformation.geometry_dtype)

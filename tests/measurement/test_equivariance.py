@@ -85,6 +85,54 @@ def test_a_fractional_circular_shift_of_a_linear_layer(images):
     assert 1e-4 < found.ratio["relu"] < 1  # rectifying makes frequencies that alias
 
 
+def test_the_floor_of_half_pixel_shifts_in_closed_form(images):
+    """There and back by half a pixel in x is the blur (1, 2, 1) / 4: what it takes away is known."""
+    inputs = keras.Input((24, 24, 3))
+    model = keras.Model(inputs, CircularConv(4, 3, padding="valid", name="conv")(inputs))
+
+    class Half:
+        padding = "circular"
+
+        def draw(self, number, seed=None):
+            return np.zeros((number, 1), "float32")
+
+        def flow(self, parameters, height, width):
+            return np.broadcast_to(
+                np.array([0.0, 0.5], "float32"), (len(parameters), height, width, 2)
+            )
+
+        def deform(self, images, parameters):
+            return 0.5 * images + 0.5 * keras.ops.roll(images, -1, axis=2)
+
+    found = rows(ds.measure_equivariance(model, images, Half(), border=False))
+    maps = {"input": images, "conv": numpy(model(images))}
+    first, second = np.triu_indices(10, 1)
+    for name, each in maps.items():
+        each = each.astype("float64")
+        lost = 0.5 * each - 0.25 * (np.roll(each, 1, axis=2) + np.roll(each, -1, axis=2))
+        flat = each.reshape(10, -1)
+        median = np.median(np.square(flat[first] - flat[second]).sum(axis=1))
+        expected = np.square(lost).sum(axis=(1, 2, 3)).mean() / median
+        assert found.floor[name] == pytest.approx(expected, rel=1e-4)
+        assert found.moves_with[name] < 1e-8
+
+
+def test_the_floor_of_whole_shifts_and_of_ramps_is_zero(images):
+    model = circular_network(layers.MaxPooling2D(2, name="pool"))
+    whole = ds.RandomTranslation(2.0, integer=True, padding="circular")
+    assert (rows(ds.measure_equivariance(model, images, whole, border=False)).floor < 1e-10).all()
+    # A ramp survives any interpolation, but for the edge: what is left is the error of the inverse.
+    y, x = np.indices((24, 24)) / 24
+    slopes = np.random.default_rng(0).normal(size=(6, 2, 3))
+    ramps = np.einsum("nac,ahw->nhwc", slopes, np.stack([y, x])).astype("float32")
+    inputs = keras.Input((24, 24, 3))
+    keras.utils.set_random_seed(0)
+    wide = keras.Model(inputs, layers.Conv2D(3, 9, padding="same", name="wide")(inputs))
+    inner = rows(ds.measure_equivariance(wide, ramps, deformations=3))  # 5 units are left out
+    assert inner.border["wide"] == 5
+    assert inner.floor["wide"] < 1e-2 * inner.stays["wide"]
+
+
 def spline_at(displacements, positions):
     control = control_grid(3, 24, 24)
     return interpolate.RBFInterpolator(control, displacements, kernel="thin_plate_spline")(

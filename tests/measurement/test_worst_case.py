@@ -153,6 +153,53 @@ def test_a_representation_that_is_linear_in_the_displacements(within):
     assert (table["worst"] ** 2 >= 3 * table["mean"] ** 2 * 0.99).all() or within == "rms"
 
 
+def sines(side, cutoff):
+    """Flows of a diffeomorphism's coefficients, [side, side, modes]: written out."""
+    ramp = np.arange(side) / (side - 1)
+    found = []
+    for j in range(1, cutoff + 1):
+        for i in range(1, cutoff + 1):
+            if i * i + j * j <= (cutoff + 0.5) ** 2:
+                found.append(np.outer(np.sin(np.pi * j * ramp), np.sin(np.pi * i * ramp)))
+    return np.stack(found, axis=-1)
+
+
+@pytest.mark.parametrize("family", ["shifts", "sines"])
+def test_families_that_are_linear_in_their_parameters(family):
+    images, slopes = planes()
+    if family == "shifts":
+        deformation, basis = ds.RandomTranslation(0.5), np.ones((12, 12, 1))
+    else:
+        deformation, basis = ds.RandomDiffeomorphism(2, 0.5), sines(12, 2)
+    table, found = ds.worst_deformation(
+        ramp_model(), images, "inside", deformation, "rms", 10, 3, metric="euclidean"
+    )
+    weights = np.kron(np.einsum("ijp,ijq->pq", basis, basis) / 144, np.eye(2))
+    inside = basis[4:-4, 4:-4].reshape(-1, basis.shape[-1])
+    for number, each in enumerate(slopes):
+        jacobian = np.einsum("up,ca->ucpa", inside, each).reshape(-1, 2 * basis.shape[-1])
+        largest = np.linalg.eigvals(np.linalg.solve(weights, jacobian.T @ jacobian)).real.max()
+        np.testing.assert_allclose(table["worst"][number], 0.5 * largest**0.5, rtol=1e-3)
+    np.testing.assert_allclose(table["rms_displacement"], 0.5, rtol=1e-5)
+    moved = numpy(deformation.deform(images, found))[:, 4:-4, 4:-4] - images[:, 4:-4, 4:-4]
+    np.testing.assert_allclose((moved**2).sum(axis=(1, 2, 3)), table["worst"] ** 2, rtol=1e-3)
+
+
+def test_no_shift_moves_a_network_that_ignores_shifts(images):
+    image = keras.Input(images.shape[1:])
+    wrapped = layers.Lambda(lambda x: ops.concatenate([x[:, -1:], x, x[:, :1]], axis=1))(image)
+    wrapped = layers.Lambda(lambda x: ops.concatenate([x[:, :, -1:], x, x[:, :, :1]], axis=2))(
+        wrapped
+    )
+    maps = layers.Conv2D(6, 3, padding="valid", name="conv")(wrapped)
+    model = keras.Model(image, layers.GlobalAveragePooling2D(name="mean")(maps))
+    shifts = ds.RandomTranslation(1.25, padding="circular")
+    table, _ = ds.worst_deformation(model, images[:4], "mean", shifts, "rms", **QUICK)
+    assert (table["worst_sensitivity"].abs() < 1e-4).all()
+    moved, _ = ds.worst_deformation(model, images[:4], "conv", shifts, "rms", **QUICK)
+    assert (moved["worst_sensitivity"] > 0.01).all()
+
+
 def test_ascent_alone_climbs_to_the_maximum_of_the_linear_model(monkeypatch):
     from deformstab.measurement import ascent
 
@@ -375,6 +422,14 @@ def test_of_several_inputs_one_is_deformed(images):
         ({"deformation": 2.0}, "must be a ds.RandomDeformation"),
         ({"deformation": ds.RandomDeformation(3, 1.0, "nearest")}, "bilinear"),
         ({"deformation": ds.RandomDeformation(17, 0.1)}, "at most 256 control points"),
+        ({"deformation": ds.RandomDiffeomorphism()}, 'fill no box: pass within="rms"'),
+        ({"deformation": ds.RandomTranslation()}, 'fill no box: pass within="rms"'),
+        (
+            {"deformation": ds.RandomTranslation(1, integer=True), "within": "rms"},
+            "follow linearly",
+        ),
+        ({"deformation": ds.RandomRotation(), "within": "rms"}, "follow linearly"),
+        ({"deformation": lambda images, seed: images, "within": "rms"}, "follow linearly"),
         ({"steps": 0}, "steps must be an int"),
         ({"starts": 1.5}, "starts must be an int"),
         ({"metric": "margin"}, "unknown metric"),

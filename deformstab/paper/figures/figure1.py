@@ -72,7 +72,8 @@ def caption(results):
         "paper's strength, to be seen); a thin plate spline through them is the field; the deformed "
         f"image takes at an arrow's tip the original's colour at its tail. (b) {what} of "
         f"{originals.shape[1]} px and one deformation of each, {points}×{points} control points and "
-        f"up to {reach:g} px, the paper's for ImageNet. Differs from the paper: {differs}"
+        f"up to {reach:g} px, the paper's for ImageNet. {style.shifts((points, originals.shape[1]))} "
+        f"Differs from the paper: {differs}"
     )
 
 

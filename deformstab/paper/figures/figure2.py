@@ -54,5 +54,6 @@ def caption(results):
         f"{style.in_place_of('CIFAR-10', preset.dataset)}{results.describe('main')}; "
         f"{main}×{main} control points, up to {preset.max_displacement:g} px. "
         f"Inputs {style.SCALING_LABELS[preset.input_scaling]}; "
-        "inference mode, batch normalization re-estimated after training."
+        "inference mode, batch normalization re-estimated after training. "
+        + style.shifts((large, preset.large_image_size), (main, preset.image_size))
     )

@@ -88,6 +88,7 @@ def caption(results):
         "±2 standard deviations over seeds (not intervals; those of early layers, with few weights, "
         "reach over the panel); dotted: initialization. "
         f"{style.KIND_LABELS[preset.tasks_downsampling].capitalize()}; {results.describe('tasks')}. "
+        f"{style.shifts((points, preset.image_size))} "
         "Differs from the paper: "
         + ("" if preset.tasks_dataset == "mnist" else f"{_images(preset)} in place of MNIST, and ")
         + "the paper does not name the kind of downsampling."

@@ -52,6 +52,7 @@ def caption(results):
         "After training "
         f"on random labels, by kind of downsampling. Data and network: {results.describe('main')}; "
         f"{results.measured_images('main')} test images, {points}×{points} control points, up "
-        f"to {preset.max_displacement:g} px. {differs}the paper names neither the length of training "
-        "nor the kind of downsampling of (a)."
+        f"to {preset.max_displacement:g} px. {style.shifts((points, preset.image_size))} "
+        f"{differs}the paper names neither the length of training nor the kind of downsampling of "
+        "(a)."
     )

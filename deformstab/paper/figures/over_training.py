@@ -46,8 +46,9 @@ def caption(results):
         "claim with its 95 % interval had every network stopped at that step, or before, where it "
         "ended; dotted: the claimed bound, shaded on its claimed side; an interval that leaves the "
         "panel is unbounded or too wide to show. One path, not many tests. "
-        f"{results.describe('main')}. Statistics: claims.md; numbers: "
-        "tables/claims_over_training.csv. Not in the paper."
+        f"{results.describe('main')}. "
+        f"{style.shifts((results.preset.control_points, results.preset.image_size))} "
+        "Statistics: claims.md; numbers: tables/claims_over_training.csv. Not in the paper."
     )
 
 

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from deformstab.measurement.stimuli import paper_deformation
 from deformstab.paper.figures import style
 from deformstab.paper.verdicts.other_networks import measured, title
 
@@ -123,12 +124,14 @@ def caption(results, target):
             "Normalized total variation of the filters larger than 1×1 of each convolution; filters "
             "of different size are not comparable. Dotted: random weights."
         )
+    sides = sorted(results.tables["pretrained_sensitivity"]["side"].astype(int).unique())
+    grids = [(paper_deformation((side, side, 3)).control_points[0], side) for side in sides]
     return whose + (
         "Sensitivity (cosine) of the image, and of what follows each nonlinearity, each pooling and "
         f"each sum, over {results.describe_photographs()}, prepared as each network's own package "
         "does; the paper's deformations for the size. Vertical lines: where the image is halved. "
         "Random weights with the initial averages of batch normalization, which do next to nothing, "
-        "and with the statistics of these photographs."
+        f"and with the statistics of these photographs. {style.shifts(*grids)}"
     )
 
 

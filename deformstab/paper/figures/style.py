@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from deformstab.deformations.parts import energy_shares
 from deformstab.tables import write_bytes
 
 # It tells at INFO, which absl shows, which letters of a font a PDF keeps.
@@ -202,6 +203,19 @@ def in_place_of(papers: str, dataset: str) -> str:
     """For captions: that data are not those of the paper."""
     same = dataset == papers.lower().replace("-", "")
     return "" if same else f"In place of {papers}: "
+
+
+def shifts(*grids: tuple[int, int]) -> str:
+    """For captions: how much of the deformations on a grid of (points, pixels) a side is a shift."""
+    shares = [
+        f"{energy_shares((points, points), side, side)['translation']:.0%} ({points}×{points} "
+        f"points at {side} px)"
+        for points, side in dict.fromkeys(grids)
+    ]
+    return (
+        "A random deformation also shifts the image: of the mean square displacement "
+        f"{' and '.join(shares)} {'is' if len(shares) == 1 else 'are'} translation."
+    )
 
 
 def not_run(axis):

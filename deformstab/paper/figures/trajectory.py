@@ -46,8 +46,9 @@ def caption(results):
         "all of them were still training, then their end; crosses: half of a layer's change is "
         "reached and never lost again. Dots: initialization, where batch normalization has moving "
         "averages of 0 and 1; at each later step they are re-estimated, on 512 training images, which "
-        "alone moves sensitivities. How monotone each path is: tables/paths.csv. Not in the paper, "
-        "which asks for it."
+        "alone moves sensitivities. "
+        f"{style.shifts((results.preset.control_points, results.preset.image_size))} How "
+        "monotone each path is: tables/paths.csv. Not in the paper, which asks for it."
     )
 
 

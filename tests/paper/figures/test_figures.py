@@ -471,6 +471,16 @@ def test_a_caption_names_the_data_and_how_much_of_it(number):
     assert "±2 standard deviations over seeds" in caption
 
 
+@pytest.mark.parametrize("number", ["1", "2", "3", "5", "trajectory", "over_training"])
+def test_a_caption_of_deformations_says_how_much_of_them_is_a_shift(number):
+    sizes = {"image_size": 32, "large_image_size": 224}
+    preset = small_preset(control_points=3, large_control_points=5, **sizes)
+    caption = FIGURES[number].caption(Results(preset, {}))
+    # The closed form's values: docs of the deformations, and tests/deformations/test_parts.py.
+    shares = {"1": "9% (5×5 points at 224 px)", "2": "9% (5×5 points at 224 px) and 31%"}
+    assert shares.get(number, "31% (3×3 points at 32 px) is translation") in caption
+
+
 def test_the_caption_of_random_labels_tells_how_well_they_were_learned():
     results = made_results(small_preset(), studies=("main",))
     table = results.tables["training"]
