@@ -124,7 +124,8 @@ def caption(results, target):
             "Normalized total variation of the filters larger than 1×1 of each convolution; filters "
             "of different size are not comparable. Dotted: random weights."
         )
-    sides = sorted(results.tables["pretrained_sensitivity"]["side"].astype(int).unique())
+    sensitivity = results.tables["pretrained_sensitivity"]
+    sides = sorted(sensitivity.groupby("network")["side"].max().astype(int).unique())  # of images
     grids = [(paper_deformation((side, side, 3)).control_points[0], side) for side in sides]
     return whose + (
         "Sensitivity (cosine) of the image, and of what follows each nonlinearity, each pooling and "
