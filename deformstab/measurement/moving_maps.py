@@ -138,20 +138,18 @@ class Moving:
         if crop:
             crop = (crop[0], *(crop[axis] for axis in grid.axes), slice(None))
         found = {}
-        for metric in metrics:
-            measure = cosine_distance if metric == "cosine" else euclidean_distance
 
-            def apart(x, y, crop=(), measure=measure):
-                if crop:
-                    x, y = x[crop], y[crop]
-                rows = (ops.reshape(each, (count, draws, -1)) for each in (x, y))
-                return measure(*rows)
+        def compare(what, x, y, crop=()):
+            rows = (each[crop] if crop else each for each in (x, y))
+            rows = [ops.reshape(each, (count, draws, -1)) for each in rows]
+            for metric in metrics:
+                measure = cosine_distance if metric == "cosine" else euclidean_distance
+                found[f"{what}/{metric}"] = measure(*rows)
 
-            whole = apart(expected, moved)
-            found[f"moves_with_border/{metric}"] = whole
-            found[f"moves_with/{metric}"] = apart(expected, moved, crop) if crop else whole
-            found[f"stays_with_border/{metric}"] = apart(clean, moved)
-            found[f"floor/{metric}"] = apart(clean, returned, crop)
+        compare("moves_with_border", expected, moved)
+        compare("stays_with_border", clean, moved)
+        compare("moves_with", expected, moved, crop)
+        compare("floor", clean, returned, crop)
         return found
 
 
