@@ -138,7 +138,8 @@ def call(monkeypatch, tmp_path, capsys):
             "measure_sensitivity",
             "model images output figure report layers max_images value_range control_points "
             "max_displacement metric deformations seed batch_size allow_unsafe_model image_seed resize "
-            "import_module",
+            "import_module weights weights_seed image_size preprocessing measures compare "
+            "compare_weights compare_by labels classes family strengths",
         ),
     ],
 )
@@ -804,7 +805,7 @@ def test_a_module_that_fails_says_how(call, files, tmp_path, code, words, monkey
 def test_what_cannot_be_written_is_refused_before_the_measurement(
     call, files, tmp_path, flag, place, monkeypatch
 ):
-    from deformstab.presentation import measure_files as module
+    from deformstab.presentation import model_sources as module
 
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("")
