@@ -49,6 +49,7 @@ ROOMS = {
             "representations",
         ),
         *(
+            "input_range",
             "forward",
             "layer_distances",
             "sensitivity",

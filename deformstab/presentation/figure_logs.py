@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,12 +86,13 @@ class _TensorBoard:
 
         from deformstab.presentation.pictures import as_bytes
 
-        width, height = (round(_DPI * side) for side in figure.get_size_inches())
+        content = as_bytes(figure, "png", _DPI)
+        width, height = struct.unpack(">II", content[16:24])  # as a PNG begins
         picture = Summary.Image(
             height=height,
             width=width,
             colorspace=4,  # RGB and transparency
-            encoded_image_string=as_bytes(figure, "png", _DPI),
+            encoded_image_string=content,
         )
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=_TAG, image=picture)]))
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from deformstab.measurement.input_range import range_notes
 from deformstab.presentation.shell_measures import Loaded, load, measured, strongest
 from deformstab.presentation.shell_request import CONSISTENCY, Request
 from deformstab.tables import write_csv
@@ -32,7 +33,13 @@ def run(request: Request, show=print) -> dict[str, pd.DataFrame]:
     """
     request.check()
     loaded = load(request, show)
+    strange = _strange(request, loaded)
+    for name, notes in strange.items():
+        for layer, note in notes.items():
+            show(f"note: {name}, {layer}: {note} (--preprocessing says which)")
     tables = measured(request, loaded)
+    if "sensitivity" in tables and request.other is None:
+        tables["sensitivity"] = noted(tables["sensitivity"], *strange.values())
     for name, table in tables.items():  # first: writing may fail yet
         if len(tables) > 1:
             show(f"\n{name}")
@@ -55,10 +62,27 @@ def run(request: Request, show=print) -> dict[str, pd.DataFrame]:
     return tables
 
 
+def _strange(request, loaded) -> dict[str, dict]:
+    """Of each model what looks as if images were in another range than those of its training."""
+    sources = [request.source, request.other]
+    return {
+        name: {} if source.weights == "none" else range_notes(model, loaded.files.images)
+        for source, (name, model) in zip(sources, loaded.models.items())
+    }
+
+
+def noted(table: pd.DataFrame, notes: dict[str, str]) -> pd.DataFrame:
+    """A table with notes of `range_notes` behind those that it has."""
+    pairs = zip(table["note"], (notes.get(layer, "") for layer in table["layer"]))
+    return table.assign(note=["; ".join(filter(None, pair)) for pair in pairs])
+
+
 def shown(name: str, table: pd.DataFrame) -> str:
     """A table as the shell prints it."""
     if name == CONSISTENCY:
         return "\n".join(map(_answers, table.to_dict("records")))
+    if not len(table):
+        return "none of these layers is a convolution"
     over = next((each for each in ("max_displacement", "strength") if each in table), None)
     if over is not None:
         return _by_strength(table, over)

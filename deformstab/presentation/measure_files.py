@@ -125,7 +125,9 @@ def load_files(
     images, taken = read_images(images_path, shape, max_images, image_seed, resize)
     report(taken)
     images = source.preparation(images)
-    report(f"prepared as {source.preparation.words}")
+    assumed = source.preprocessing is None and not source.is_application
+    hint = " (assumed; --preprocessing says another)" if assumed else ""
+    report(f"prepared as {source.preparation.words}{hint}")
     deformation = shell_deformation(images.shape, family, control_points, max_displacement)
     return LoadedFiles(model, images, deformation, source.preparation)
 

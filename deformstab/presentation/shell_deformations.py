@@ -92,7 +92,7 @@ def shell_deformation(
     if family != SPLINE:
         rms = paper.expected_rms(height, width) if strength is None else strength
         _check_reach("strengths", rms, height, width)
-        return FAMILIES[family](float(rms), seed=0, dtype="float32")
+        return FAMILIES[family](rms_displacement=float(rms), seed=0, dtype="float32")
     if control_points is None and max_displacement is None:
         return paper
     if control_points is not None and control_points > min(height, width):

@@ -49,7 +49,8 @@ def test_a_function_of_the_users_gets_the_figure_and_the_step(images):
     class Run:
         """As of Weights & Biases."""
 
-        logged = []
+        def __init__(self):
+            self.logged = []
 
         def log(self, values):
             self.logged.append(values)
