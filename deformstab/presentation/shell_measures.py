@@ -68,12 +68,14 @@ def load(request: Request, report=lambda sentence: None) -> Loaded:
     models = {request.source.name: files.model}
     if request.other is not None:
         models |= _compared(request, files)
+        first, second = models
+        report(f"comparing {second} with {first}, the reference")
     labels = None
     if request.labels:
         classes = {_classes(name, model) for name, model in models.items()}
         if len(classes) > 1:
             raise ValueError(
-                f"--labels=folders: the models tell {classes} classes apart: other ones"
+                f"--labels=folders: the models tell different numbers of classes apart, {classes}"
             )
         found, *_ = chosen_files(request.images, request.max_images, request.image_seed)
         labels, sentence = folder_labels(found, request.images, *classes, request.classes)
@@ -132,7 +134,10 @@ def _compared(request, files) -> dict[str, Any]:
             f"{files.preparation.words}: models are compared by the same images; --preprocessing "
             "says what both take"
         )
-    return {other.name if other.name != request.source.name else str(other.model): model}
+    name = other.name if other.name != request.source.name else str(other.model)
+    if name == request.source.name:
+        raise ValueError(f"--compare={other.model} is the model itself: name another one")
+    return {name: model}
 
 
 def _classes(name, model) -> int:
