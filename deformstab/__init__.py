@@ -46,6 +46,7 @@ from deformstab.networks.vgg import vgg as vgg
 from deformstab.presentation.comparison_plots import plot_comparison as plot_comparison
 from deformstab.presentation.comparison_plots import plot_measures as plot_measures
 from deformstab.presentation.example_plots import plot_examples as plot_examples
+from deformstab.presentation.figure_logs import figure_to as figure_to
 from deformstab.presentation.heatmaps import plot_heatmap as plot_heatmap
 from deformstab.presentation.plots import plot_sensitivity as plot_sensitivity
 from deformstab.presentation.report import write_report as write_report

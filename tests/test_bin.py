@@ -138,7 +138,8 @@ def call(monkeypatch, tmp_path, capsys):
             "measure_sensitivity",
             "model images output figure report layers max_images value_range control_points "
             "max_displacement metric deformations seed batch_size allow_unsafe_model image_seed resize "
-            "import_module",
+            "import_module weights weights_seed image_size preprocessing measures compare "
+            "compare_weights compare_by labels classes family strengths",
         ),
     ],
 )
@@ -511,6 +512,70 @@ def test_flags_of_a_measurement_reach_it(call, files, tmp_path):
     assert "block2_downsample" not in shown
 
 
+def test_every_flag_reaches_the_request(call, monkeypatch):
+    from deformstab.presentation import measure_command
+    from deformstab.presentation.model_sources import ModelSource
+    from deformstab.presentation.shell_request import Request
+
+    seen = []
+    monkeypatch.setattr(measure_command, "run", lambda request, show: seen.append(request))
+    read = {
+        "weights_seed": 4,
+        "image_size": 64,
+        "preprocessing": "caffe",
+        "allow_unsafe_model": True,
+        "import_modules": ["a.py", "b"],
+    }
+    wanted = {
+        "measures": ("sensitivity", "stability"),
+        "strengths": ["1", "2"],
+        "family": "rotation",
+        "control_points": 4,
+        "max_displacement": 1.5,
+        "classes": "names.txt",
+        "compare_by": "depth",
+        "layers": ["a", "b*"],
+        "metric": "euclidean",
+        "deformations": 2,
+        "seed": -3,
+        "batch_size": 5,
+        "max_images": 6,
+        "image_seed": 7,
+        "resize": "squash",
+        "output": "t.csv",
+        "figure": "t.png",
+        "report": "t.html",
+    }
+    given = ["--model=VGG16", "--weights=none", "--images=there", "--labels=folders"]
+    given += ["--compare=b.keras", "--compare_weights=w.h5", "--allow_unsafe_model"]
+    given += ["--import_module=a.py", "--import_module=b"]
+    for name, value in ({k: read[k] for k in list(read)[:3]} | wanted).items():
+        value = ",".join(value) if isinstance(value, (list, tuple)) else value
+        given.append(f"--{name}={value}")
+    assert not call("measure_sensitivity", *given)[0]
+    first, other = ModelSource("VGG16", "none", **read), ModelSource("b.keras", "w.h5", **read)
+    assert seen == [Request(first, "there", other, labels=True, **wanted)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--preprocessing=tf", "--value_range=0,1"], "say the same: pass one of the two"),
+        (["--compare_weights=none"], "--compare names: pass both"),
+        (["--labels=names"], "folders"),
+        (["--family=shear"], "spline|diffeomorphism"),
+        (["--weights=none"], "--weights=none is for a network of keras.applications"),
+        (["--preprocessing=bgr"], "caffe, torch, tf or two numbers"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_in_a_line(call, files, given, words):
+    arguments = [f"--model={files / 'model.keras'}", f"--images={files / 'images.npz'}"]
+    status, _ = call("measure_sensitivity", *arguments, *given)
+    assert isinstance(status, str)
+    assert "\n" not in status
+    assert words in status
+
+
 @pytest.mark.parametrize(
     ("model", "archive", "name"),
     [
@@ -804,7 +869,7 @@ def test_a_module_that_fails_says_how(call, files, tmp_path, code, words, monkey
 def test_what_cannot_be_written_is_refused_before_the_measurement(
     call, files, tmp_path, flag, place, monkeypatch
 ):
-    from deformstab.presentation import measure_files as module
+    from deformstab.presentation import model_sources as module
 
     monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("")

@@ -49,6 +49,7 @@ ROOMS = {
             "representations",
         ),
         *(
+            "input_range",
             "forward",
             "layer_distances",
             "sensitivity",
@@ -68,9 +69,11 @@ ROOMS = {
     ],
     "presentation": [
         *("streams", "pictures", "drawing", "kinds", "plots", "heatmaps", "comparison_plots"),
+        "figure_logs",
         *("examples", "example_plots", "report_data", "report_charts", "report_images", "report"),
-        *("image_reader", "image_sets", "model_files"),
-        "measure_files",
+        *("image_reader", "image_sets", "image_classes", "model_files", "preparation"),
+        *("applications", "model_sources", "shell_deformations", "measure_files"),
+        *("shell_request", "shell_measures", "measure_command"),
     ],
     "paper.data": ["image_files", "bundled", "datasets", "photographs", "tasks"],
     "paper.pretrained": [
@@ -127,7 +130,7 @@ FUNCTIONS = [
     *("sensitivity_by_part", "measure_stability", "measure_equivariance"),
     *("worst_deformation", "shift_consistency"),
     *("plot_heatmap", "plot_comparison", "plot_measures", "plot_examples"),
-    *("report_examples", "write_report"),
+    *("report_examples", "write_report", "figure_to"),
     *("addons.interpolate_spline", "addons.dense_image_warp", "addons.sparse_image_warp"),
 ]
 CLASSES = [

@@ -56,6 +56,8 @@ far = ds.cosine_distance(images, images) + ds.euclidean_distance(images, images)
 
 callback = ds.SensitivityCallback(images, layers=names, steps="log", csv_path="sensitivity.csv")
 model.fit(images, labels, callbacks=[callback])
+ds.SensitivityCallback(images, figure=ds.figure_to("logs", "heatmap"))
+ds.SensitivityCallback(images, figure=ds.figure_to(lambda figure, step: figure.savefig("a.png")))
 recorded: pd.DataFrame = pd.concat([callback.table, callback.smoothness_table])
 
 figure = ds.plot_sensitivity(table, "a title")
@@ -65,6 +67,7 @@ ds.plot_heatmap(strengths, by="max_displacement", ax=figure.axes[0])
 ds.plot_comparison(compared, axes=figure.axes)
 ds.plot_measures(table, stability, moves, worst[0]).savefig("measures.png")
 ds.plot_examples(model, images, names[1], count=3, least=True, flow="grid").savefig("examples.png")
+ds.plot_examples(model, images, names[1], value_range=lambda image: image / 2 + 0.5)
 seen = ds.report_examples(model, images, names[:2], count=2, worst=1)
 ds.write_report("report.html", {"a": [table, stability]}, examples={"a": seen}, settings={"n": 1})
 

@@ -1,5 +1,6 @@
 """plot_examples: images beside their deformed selves, those a layer is most sensitive to first."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -33,7 +34,7 @@ def plot_examples(
     deformations: int = 1,
     batch_size: int = 32,
     seed: int = 0,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | Callable[[np.ndarray], np.ndarray] | None = None,
     deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
@@ -55,7 +56,9 @@ def plot_examples(
             "grid", where the lines of a square grid on the image came to lie.
         title: of the figure, by default the layer's name.
         value_range: what black and white are in the images; by default the first of (0, 1), (-1, 1)
-            and (0, 255) that holds all of them, else their smallest and largest value.
+            and (0, 255) that holds all of them, else their smallest and largest value. Or a
+            function of an image [height, width, channels] that gives it back in 0…1, as images whose
+            channels are in another order need.
         axes: [count, 3] axes to draw on, in place of a figure of its own.
 
     Returns:

@@ -1,6 +1,6 @@
 """Which images a layer is most and least sensitive to, and what the deformation did to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +48,13 @@ class MeasuredExamples:
         images: `DeformedImages`.
         table: of `ds.measure_sensitivity`.
         distances: its long table.
-        value_range: (black, white) of the images.
+        value_range: (black, white) of the images, or a function that undoes how they were prepared.
     """
 
     images: DeformedImages
     table: pd.DataFrame
     distances: pd.DataFrame
-    value_range: tuple[float, float]
+    value_range: tuple[float, float] | Callable[[np.ndarray], np.ndarray]
 
     def chosen(self, layer: str, count: int, least: bool = False) -> list[Example]:
         """The images that a layer is most (or least) sensitive to, each under one of its draws."""
@@ -90,6 +90,8 @@ class MeasuredExamples:
             image = np.moveaxis(image, 0, -1)
         if image.shape[-1] not in (3, 4):  # more or fewer than a screen has: their mean
             image = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+        if callable(self.value_range):
+            return np.clip(self.value_range(image), 0, 1)
         low, high = self.value_range
         return np.clip((image[..., :3].astype("float64") - low) / (high - low), 0, 1)
 
@@ -104,7 +106,7 @@ def measured_examples(
     batch_size: int = 32,
     seed: int = 0,
     *,
-    value_range: Sequence[float] | None = None,
+    value_range: Sequence[float] | Callable[[np.ndarray], np.ndarray] | None = None,
     deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,
@@ -114,7 +116,8 @@ def measured_examples(
 
     Args:
         value_range: what black and white are in the images; by default the first of (0, 1), (-1, 1)
-            and (0, 255) that holds all of them, else their smallest and largest value.
+            and (0, 255) that holds all of them, else their smallest and largest value. Or a
+            function of an image [height, width, channels] that gives it back in 0…1.
         Others as for `ds.measure_sensitivity`.
     """
     check_options(metric, batch_size, memory_limit)
@@ -147,7 +150,9 @@ def check_count(count) -> int:
     return check_whole("count", count)
 
 
-def _checked_range(value_range, images) -> tuple[float, float]:
+def _checked_range(value_range, images):
+    if callable(value_range):
+        return value_range
     if value_range is not None:
         try:
             low, high = (float(bound) for bound in value_range)
@@ -156,7 +161,7 @@ def _checked_range(value_range, images) -> tuple[float, float]:
         if not low < high or not np.isfinite([low, high]).all():
             raise ValueError(
                 "value_range must be two numbers, what black and white are in the images, the first "
-                f"below the second; received {value_range!r}"
+                f"below the second, or a function that undoes it; received {value_range!r}"
             )
         return low, high
     low, high = float(images.min()), float(images.max())

@@ -86,10 +86,16 @@ def _check_size(shape, wanted) -> None:
         )
 
 
-def _folder(path, size, count, seed, resize):
-    height, width, channels = size
-    from PIL import Image
+def chosen_files(path, count: int, seed: int = 0) -> tuple[list[pathlib.Path], int, int]:
+    """The files of a folder that `read_images` reads, in its order.
 
+    Returns:
+        (the files, of how many, in how many folders).
+
+    Raises:
+        ValueError: there are fewer than two, or one is no regular file.
+    """
+    path = pathlib.Path(path)
     found = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
     files = [each for each in found if not each.is_dir()]
     for file in files:
@@ -101,6 +107,14 @@ def _folder(path, size, count, seed, resize):
         )
     folders = [each.parent for each in files]
     chosen = [files[place] for place in sampled(folders, count, seed)]
+    return chosen, len(files), len(set(folders))
+
+
+def _folder(path, size, count, seed, resize):
+    height, width, channels = size
+    from PIL import Image
+
+    chosen, total, folders = chosen_files(path, count, seed)
     channels = 1 if channels == 1 else 3
     images = []
     with warnings.catch_warnings():
@@ -114,9 +128,9 @@ def _folder(path, size, count, seed, resize):
             height, width = height or image.height, width or image.width
             pixels = as_array(resized(image, height, width, resize), channels)
             images.append(pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels)
-    taken = f"{len(chosen)} of {len(files)} files in {path}"
-    if len(chosen) < len(files):
-        taken += ", sampled" + " evenly over its folders" * (len(set(folders)) > 1)
+    taken = f"{len(chosen)} of {total} files in {path}"
+    if len(chosen) < total:
+        taken += ", sampled" + " evenly over its folders" * (folders > 1)
         taken += f" by image seed {seed}"
     how = "shorter side and centre crop" if resize == "crop" else "squashed"
     return np.stack(images), f"{taken}; resized to {height} × {width} pixels ({how})"

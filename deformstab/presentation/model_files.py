@@ -34,7 +34,7 @@ def load_model(path, allow_unsafe_model: bool = False, custom_objects=None):
         ValueError: it cannot be loaded, or not without running code that it holds.
     """
     path = pathlib.Path(path)
-    _check_kind(path)
+    check_kind(path)
     known = dict(custom_objects or {})
     if path.suffix in (".h5", ".hdf5"):
         known = {kind.__name__: _of_keras_2(kind) for kind in _CHANGED} | known
@@ -43,7 +43,7 @@ def load_model(path, allow_unsafe_model: bool = False, custom_objects=None):
             path, custom_objects=known, compile=False, safe_mode=not allow_unsafe_model
         )
     except Exception as error:  # of h5py, zipfile, Keras: whatever the file provokes
-        raise ValueError(f"{path} was not loaded: {_told(error)}") from error
+        raise ValueError(f"{path} was not loaded: {told(error)}") from error
 
 
 def imported(module: str) -> dict:
@@ -92,7 +92,7 @@ def _from_file(file):
     return found
 
 
-def _check_kind(path) -> None:
+def check_kind(path) -> None:
     """Says what a file is that cannot be a model: Keras says that it is not there."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a model is a .keras or .h5 file")
@@ -127,7 +127,7 @@ def _is_text(content: bytes) -> bool:
     return sum(not (letter.isprintable() or letter in "\t\n\r") for letter in text) < 2
 
 
-def _told(error) -> str:
+def told(error: Exception) -> str:
     """What Keras says, in a line, and what to do about it."""
     text = " ".join(str(error).split()) or type(error).__name__
     unknown = _UNKNOWN.search(text)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_OVER = {  # what tables may vary over → the axis of it
+    "step": "optimizer step",
+    "max_displacement": "largest displacement, px",
+    "strength": "root mean square displacement, px",
+}
 _FEW = 8  # so many layers have a legend, more of them a colour bar
 
 
@@ -94,7 +99,7 @@ def _checked(table):
     shown = "ratio" if "ratio" in columns else "sensitivity"
     numbers = {"layer_index", shown, f"{shown}_low", f"{shown}_high"}
     words = {"model", "reference"} if shown == "ratio" else {"metric"}
-    over = next((name for name in ("step", "max_displacement") if name in columns), None)
+    over = next((name for name in _OVER if name in columns), None)
     if over is not None:
         numbers |= {over, "epoch"} if over == "step" else {over}
     if not {"layer", *numbers, *words} <= columns or table.empty:
@@ -145,8 +150,8 @@ def _draw_profiles(axis, table, over):
             color=shades[number],
             label=label,
         )
-    titles = {"max_displacement": "strength, px", "step": "optimizer step", "epoch": "epoch"}
-    axis.legend(title=titles[by], **BESIDE)
+    titles = {"step": "optimizer step", "epoch": "epoch"}
+    axis.legend(title=titles.get(by, "strength, px"), **BESIDE)
     _label(axis, table)
 
 
@@ -163,7 +168,7 @@ def _draw_course(axis, table, places, labels, over):
     if over == "step" and log_steps(table[over]):
         axis.set_xscale("symlog", linthresh=table[over][table[over] > 0].min())
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("largest displacement, px" if over == "max_displacement" else "optimizer step")
+    axis.set_xlabel(_OVER[over])
     if len(places) <= _FEW:
         axis.legend(**BESIDE)
         return

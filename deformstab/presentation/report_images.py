@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ def report_examples(
     deformations: int = 1,
     batch_size: int = 32,
     seed: int = 0,
-    value_range: tuple[float, float] | None = None,
+    value_range: tuple[float, float] | Callable[[np.ndarray], np.ndarray] | None = None,
     deformed_input: int | str | None = None,
     max_images: int | None = None,
     memory_limit: float = MEMORY_LIMIT,

@@ -4,7 +4,7 @@ import inspect
 import math
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -74,6 +74,8 @@ class SensitivityCallback(keras.callbacks.Callback):
             (`ds.filter_smoothness`); "stability" (`ds.measure_stability`) and "equivariance"
             (`ds.measure_equivariance`), by both metrics, with the same deformations.
         noise: of "stability".
+        figure: called after each measurement with `table` and the step, as `ds.figure_to` makes one:
+            the figure of the training so far in TensorBoard or Weights & Biases. By default none.
         **measurement: `metric`, `deformations`, `batch_size`, … of `ds.measure_sensitivity`.
 
     Attributes:
@@ -108,6 +110,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         *,
         measures: Sequence[MeasureName] = ("sensitivity", "smoothness"),
         noise: NoiseKind = "gaussian",
+        figure: Callable[[pd.DataFrame, int], Any] | None = None,
         **measurement: Any,
     ):
         super().__init__()
@@ -115,6 +118,11 @@ class SensitivityCallback(keras.callbacks.Callback):
             raise ValueError("return_distances is not for SensitivityCallback: it keeps one table")
         if not isinstance(logs, (bool, np.bool_)):
             raise ValueError(f"logs must be True or False, received {logs!r}")
+        if figure is not None and not callable(figure):
+            raise ValueError(
+                "figure must be a function of (table, step), such as ds.figure_to('logs') for "
+                f"TensorBoard; received {figure!r}"
+            )
         self.every = check_every(every, steps)
         self._next_step = next_step(steps)
         options = inspect.signature(measure_sensitivity).bind(
@@ -135,6 +143,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         self.steps = steps
         self.csv_path = csv_path
         self.logs = logs
+        self.figure = figure
         # Without steps nothing happens after a batch, which Keras on JAX need not wait for.
         self.async_safe = steps is None
         self._count = StepCount()
@@ -269,6 +278,8 @@ class SensitivityCallback(keras.callbacks.Callback):
         self._recording.write(self._count.by_batches)
         self._due, self._measured_after = self._next_step(step), self._batches
         self._latest = self._recording.logged
+        if self.figure is not None:
+            self.figure(self.table, step)
 
     def _note(self, epoch: int, step: int, weights: Weights, measured: bool = False):
         point = Point(epoch, step, iterations_of(self.model), weights.digest)

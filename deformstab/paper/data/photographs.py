@@ -1,13 +1,12 @@
 """Photographs to measure networks on that others trained: a folder, or the bundled ones."""
 
-import functools
-import importlib.resources
 import pathlib
 
 import numpy as np
 
 from deformstab.paper.data import datasets
 from deformstab.paper.data.image_files import IMAGE_SUFFIXES
+from deformstab.presentation.image_classes import imagenet_classes
 from deformstab.presentation.image_reader import as_array, open_image, resized
 from deformstab.presentation.image_sets import sampled
 
@@ -56,16 +55,6 @@ def of_known_class(data_dir, size: tuple) -> tuple[np.ndarray, np.ndarray]:
     files = [files[place] for place in chosen]
     labels = np.array([numbers[file.parent.name] for file in files], "int64")
     return (_read(files, size) if files else np.empty((0, *size), "float32")), labels
-
-
-@functools.cache
-def imagenet_classes() -> list[str]:
-    """WordNet's numbers of the 1,000 classes of ImageNet (2012), in the order of networks' outputs.
-
-    It is the alphabetical one.
-    """
-    file = importlib.resources.files("deformstab.paper.data") / "imagenet_classes.txt"
-    return file.read_text(encoding="utf-8").split()
 
 
 def image_files(data_dir) -> list[pathlib.Path]:

@@ -8,7 +8,6 @@ be there.
 import hashlib
 import importlib.util
 import pathlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +16,9 @@ import numpy as np
 
 from deformstab.paper.pretrained import efficientnet_lite, hed
 from deformstab.paper.pretrained.torch_files import read_checkpoint
+from deformstab.presentation.applications import applications, load_application
 from deformstab.presentation.model_files import load_model
+from deformstab.presentation.preparation import preparation_of_application
 
 FILES = (".keras", ".h5", ".hdf5")
 _MULTIPLICATIONS = 4e9  # of a network of which nothing else is known
@@ -143,12 +144,6 @@ def without_folders(names) -> list[str]:
     return [pathlib.Path(name).name if name.endswith(FILES) else name for name in names]
 
 
-def applications() -> list[str]:
-    """The names of the networks of keras.applications."""
-    found = vars(keras.applications)
-    return [name for name, value in found.items() if name[0].isupper() and callable(value)]
-
-
 def _packaged(name) -> PretrainedNetwork:
     known = PACKAGED[name]
     package, _, file = known.file.partition("/")
@@ -191,20 +186,12 @@ def _file(path, value_range) -> PretrainedNetwork:
 
 
 def _application(name) -> PretrainedNetwork:
-    def load():
-        try:
-            return getattr(keras.applications, name)(weights="imagenet")
-        except Exception as error:  # of a network that is not there, or of a file that is cut
-            raise OSError(f"the weights of {name} could not be downloaded: {error}") from error
-
-    # MobileNetV3's is not beside it in keras.applications, but where it is defined all are.
-    prepare = sys.modules[getattr(keras.applications, name).__module__].preprocess_input
     return PretrainedNetwork(
         name,
         f"{name} of keras.applications, trained on ImageNet",
         "",
-        load,
-        lambda images: prepare(images * 255),
+        lambda: load_application(name),
+        preparation_of_application(name),
         "imagenet",
     )
 

@@ -11,6 +11,7 @@ import pytest
 from helpers import ROOT, natural_images, numpy, small_network
 
 from deformstab.paper.pretrained import catalogue, hed
+from deformstab.presentation.applications import applications
 
 PHOTOGRAPHS = (natural_images(2, 8, 8) + 1) / 2
 
@@ -94,8 +95,8 @@ def test_networks_of_keras_have_their_own_preparation(name, monkeypatch):
 
 
 def test_every_network_of_keras_is_found():
-    assert {"VGG16", "ResNet50", "ConvNeXtTiny", "Xception"} <= set(catalogue.applications())
-    for name in catalogue.applications():
+    assert {"VGG16", "ResNet50", "ConvNeXtTiny", "Xception"} <= set(applications())
+    for name in applications():
         assert catalogue.find(name).name == name
 
 
