@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import deformstab as ds
 from deformstab.backend import variable_to_numpy
-from deformstab.presentation.measure_files import load_model
+from deformstab.presentation.model_files import load_model
 from deformstab.tables import read_csv, write_csv, write_text
 
 FOLDER = pathlib.Path(__file__).parent.parent

@@ -6,7 +6,8 @@ import pytest
 from helpers import BACKEND, DATA
 
 import deformstab as ds
-from deformstab.presentation.measure_files import load_model, measure_files
+from deformstab.presentation.measure_files import measure_files
+from deformstab.presentation.model_files import load_model
 
 MODEL = DATA / "keras2_model.h5"
 
