@@ -16,6 +16,7 @@ DOCS += ("docs/convolution_and_pooling.md",)
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS),
     *("docs/findings.md", "docs/reproduction.md", "docs/keras_applications.md"),
+    "docs/ideas.md",
     *("results/quick/README.md", "results/cifar10-small/README.md"),
     "results/note/README.md",
 )
