@@ -58,6 +58,7 @@ def notebook_page(path: Path, config) -> list[File]:
         {"output_files_dir": name, "unique_key": name},
     )
     text = re.sub(r"<style scoped>.*?</style>\n?", "", text, flags=re.DOTALL)
+    text = text.replace(' border="1" class="dataframe"', "")  # the theme draws tables of its own
     folder = posixpath.dirname(uri)
     pages = [File.generated(config, uri, content=text)]
     for picture, data in resources["outputs"].items():
