@@ -271,7 +271,8 @@ def test_by_default_results_go_below_the_folder_of_the_preset(call, tmp_path):
 
 def test_every_flag_reaches_the_preset(call, monkeypatch):
     seen = []
-    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    nothing = Results(PRESETS["quick"], {})
+    monkeypatch.setattr(reproduction, "reproduce", lambda *given: seen.append(given) or nothing)
     status, _ = call(
         "reproduce_figures",
         "--downsampling=max,average",
@@ -308,10 +309,34 @@ def test_a_report_of_a_folder_is_written_where_it_is_wanted(call, monkeypatch, t
     page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert "<dt>called by</dt><dd>bin/reproduce_figures" in page
     assert "±2 standard deviations over networks" in page
+    status, shown = call("reproduce_figures", "--output_dir=there", "--report=none", "--seeds=4")
+    assert not status and "browser" not in shown and not (tmp_path / "there").exists()
+    status, shown = call("reproduce_figures", "--output_dir=there", "--seeds=4")
+    assert "to explore in a browser: there/report.html" in shown
+    assert (tmp_path / "there" / "report.html").stat().st_size > 100_000
+    results.tables.clear()
+    began.clear()
+    status, shown = call("reproduce_figures", "--output_dir=there", "--seeds=4")
+    assert not status and "no there/report.html: none of these figures measures" in shown
+    status, _ = call("reproduce_figures", "--report=a.html", "--seeds=4")
+    assert "none of these figures measures" in str(status)
+    began.clear()
     (tmp_path / "file").write_text("")
     status, _ = call("reproduce_figures", "--report=file/report.html")
     assert "file/report.html cannot be written" in status
-    assert len(began) == 1  # it is refused before the runs
+    assert not began  # it is refused before the runs
+
+
+def test_without_the_extra_there_is_no_report_unless_one_is_asked_for(call, monkeypatch):
+    began = []
+    nothing = Results(PRESETS["quick"], {})
+    monkeypatch.setattr(reproduction, "reproduce", lambda *_: began.append(1) or nothing)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    status, shown = call("reproduce_figures", "--output_dir=there")
+    assert not status and "report" not in shown
+    began.clear()
+    status, _ = call("reproduce_figures", "--report=a.html")
+    assert "deformstab[report]" in str(status) and not began
 
 
 @pytest.mark.parametrize(
@@ -322,7 +347,8 @@ def test_the_command_to_type_again_names_a_backend_that_is_not_the_default(
     backend, before, call, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    nothing = Results(PRESETS["quick"], {})
+    monkeypatch.setattr(reproduction, "reproduce", lambda *given: seen.append(given) or nothing)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     assert not call("reproduce_figures")[0]
     assert seen[0][3] == f"{before}bin/reproduce_figures"

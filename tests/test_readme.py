@@ -2,6 +2,9 @@
 
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,6 +187,24 @@ def test_make_targets_named_in_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("command", ["measure_sensitivity", "reproduce_figures"])
+def test_flags_of_commands_that_pages_only_show_exist(command):
+    """Commands whose output no page shows are not run; a flag that was renamed is found here."""
+    helped = [sys.executable, str(ROOT / "bin" / command), "--helpfull"]
+    known = subprocess.run(helped, capture_output=True, text=True).stdout
+    known = set(re.findall(r"^ *--(?:\[no\])?(\w+):", known, flags=re.MULTILINE))
+    assert "output_dir" in known or "output" in known
+    used = set()
+    for page in [*PAGES, *ALONE]:
+        for block in blocks(page):
+            if block.language == "sh":
+                for line in block.code.replace("\\\n", " ").splitlines():
+                    words = shlex.split(line, comments=True)
+                    if words and words[0].removeprefix("bin/") == command:
+                        used |= {word[2:].split("=")[0] for word in words if word.startswith("--")}
+    assert used and used <= known, used - known
 
 
 def test_the_readme_is_short():

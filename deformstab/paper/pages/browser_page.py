@@ -1,4 +1,4 @@
-"""A folder's sensitivities as one page to explore in a browser: what `--report` writes."""
+"""A folder's sensitivities as one page to explore in a browser: its report.html."""
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,9 @@ def browser_tables(results: Results) -> list[pd.DataFrame]:
     Raises:
         ValueError: there are no sensitivities.
     """
-    tables = results.tables
-    parts = [
-        _measured(tables.get("sensitivity")),
-        _tracked(tables.get("trajectory")),
-        _pretrained(tables.get("pretrained_sensitivity")),
-    ]
-    found = [_over_seeds(part) for part in parts if part is not None and len(part)]
+    found = [_over_seeds(part) for part in _parts(results) if part is not None and len(part)]
     if not found:
-        raise ValueError("--report: none of these figures measures the sensitivity of a network")
+        raise ValueError("none of these figures measures the sensitivity of a network")
     return found
 
 
@@ -40,6 +34,15 @@ def write_browser_page(results: Results, path, command: str) -> None:
     settings["bars"] = "±2 standard deviations over seeds"
     title = f"Sensitivity to deformations: {results.preset.name}"
     write_report(path, {"": browser_tables(results)}, title=title, settings=settings)
+
+
+def _parts(results):
+    tables = results.tables
+    return [
+        _measured(tables.get("sensitivity")),
+        _tracked(tables.get("trajectory")),
+        _pretrained(tables.get("pretrained_sensitivity")),
+    ]
 
 
 def _measured(table):

@@ -94,5 +94,5 @@ def test_the_page_is_one_file(results, tmp_path):
 
 
 def test_a_folder_without_sensitivities_has_no_page(tmp_path):
-    with pytest.raises(ValueError, match="--report: none of these figures"):
+    with pytest.raises(ValueError, match="none of these figures"):
         write_browser_page(Results(small_preset(), {}), tmp_path / "a.html", "")
