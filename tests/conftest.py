@@ -1,6 +1,7 @@
 """Warnings are errors, seeds are fixed, figures are closed, and Keras is left as it was found."""
 
 import os
+import shutil
 import sys
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -9,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings and
 import keras
 import pytest
 from helpers import natural_images, small_network
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_configure(config):
@@ -39,3 +42,29 @@ def images():
 def network():
     """A small functional network for `images`, every weight of it random."""
     return small_network()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium without a window; it saves files into `browser.folder`."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    binary = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.fail(
+            "reports and the site are tested in Chromium: `make browser` says how to install it and "
+            'its driver; without it, pytest -m "not browser"'
+        )
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver))
+    found.folder = tmp_path_factory.mktemp("downloads")
+    saving = {"behavior": "allow", "downloadPath": str(found.folder)}
+    found.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
+    yield found
+    found.quit()

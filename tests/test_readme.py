@@ -204,7 +204,8 @@ def test_flags_of_commands_that_pages_only_show_exist(command):
                     words = shlex.split(line, comments=True)
                     if words and words[0].removeprefix("bin/") == command:
                         used |= {word[2:].split("=")[0] for word in words if word.startswith("--")}
-    assert used and used <= known, used - known
+    assert used
+    assert used <= known, used - known
 
 
 def test_the_readme_is_short():

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from helpers import ROOT
+from selenium.webdriver.support.wait import WebDriverWait
 
 import deformstab as ds
 
@@ -89,3 +90,35 @@ def test_every_public_name_has_its_place_in_the_api(site, pages):
 def test_pages_from_outside_docs_are_there(site):
     for page in ("index", "CHANGELOG", "CONTRIBUTING", "benchmarks/index", "results/quick/index"):
         assert (site / f"{page}.html").is_file()
+
+
+@pytest.mark.browser
+def test_a_page_opened_from_disk_searches_the_site_without_errors(site, browser):
+    for page in ("index.html", "how_to/augment.html"):
+        browser.get((site / page).as_uri())
+        box = browser.find_element("css selector", "[data-md-component=search-query]")
+        browser.execute_script("arguments[0].focus()", box)
+        box.send_keys("max_displacement")
+        found = WebDriverWait(browser, 20).until(
+            lambda browser: browser.find_elements("css selector", ".md-search-result__link")
+        )
+        assert any("api/deformations.html" in each.get_attribute("href") for each in found)
+        assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 900, 1400])
+def test_pages_fit_their_window_and_show_their_pictures(width, site, pages, browser):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for path in pages:
+            browser.get(path.as_uri())
+            wide, broken = browser.execute_script(
+                "return [document.documentElement.scrollWidth, [...document.images]"
+                ".filter((image) => !image.naturalWidth).map((image) => image.src)]"
+            )
+            assert wide <= width, path.name
+            assert not broken, path.name
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -16,6 +16,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[2]
 # Pages that the menu names, and that lie outside docs/. Others are found by following links.
 OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md")
+# What the theme loads from another host, to search in pages opened from disk.
+WORKER = re.compile(r'<script src="https://[^"]*/iframe-worker/shim"></script>')
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 # `ds.name` and `ds.name(…)`, as HTML, where it is no link yet and no part of a code block.
@@ -112,3 +114,10 @@ def on_page_content(html, page, config, files):
         return f'<autoref identifier="{name}"><code>ds.{match[1]}{match[2]}</code></autoref>'
 
     return PUBLIC_NAME.sub(linked, html)
+
+
+def on_post_page(output, page, config):
+    own = posixpath.relpath(
+        "_site/worker_from_disk.js", posixpath.dirname(page.file.dest_uri) or "."
+    )
+    return WORKER.sub(f'<script src="{own}"></script>', output)

@@ -1,16 +1,12 @@
 """A report in a real browser: what is clicked, typed and saved there, and what names can not do."""
 
-import os
 import pathlib
-import shutil
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import natural_images, small_network
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -22,32 +18,8 @@ import deformstab as ds
 from deformstab.tables import from_csv
 
 pytestmark = pytest.mark.browser
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 EVIL = ["<script>window.evil=1</script>", "<img src=x onerror='window.evil=1'>", "$a_{", "x" * 300]
 STEPS = [(0, 0), (1, 40), (2, 80)]
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Chromium without a window; it saves files into `browser.folder`."""
-    binary = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.fail(
-            "reports are tested in Chromium: `make browser` says how to install it and its driver; "
-            'without it, pytest -m "not browser"'
-        )
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    found.folder = tmp_path_factory.mktemp("downloads")
-    saving = {"behavior": "allow", "downloadPath": str(found.folder)}
-    found.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
-    yield found
-    found.quit()
 
 
 def training(factor):
