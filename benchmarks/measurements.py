@@ -85,20 +85,20 @@ def pairs(name, images, side, exact=True):
     import keras
     import tensorflow as tf
 
-    from deformstab.measurement.distances import pair_squares
+    from deformstab.measurement.pairs import pair_squares
 
     model, layers = _network(name)
     outputs = [model.input if each == "input" else model.get_layer(each).output for each in layers]
     known = keras.Model(model.input, outputs)
     given = [known.predict(x, verbose=0) for x in _images(images, side)]
     given = [[tf.constant(x.reshape(images, -1)) for x in each] for each in given]
-    lengths = [[np.linalg.norm(x, axis=1, keepdims=True) for x in each] for each in given]
+    lengths = [[np.linalg.norm(x, axis=1) for x in each] for each in given]
     product = tf.function(lambda x: tf.linalg.matmul(x, x, transpose_b=True), reduce_retracing=True)
 
     def call(number):
         chosen = zip(given[number % 4], lengths[number % 4])
         if exact:
-            return [pair_squares(x, length, 1e8) for x, length in chosen]
+            return [pair_squares([x], length, 1e8) for x, length in chosen]
         return [product(x).numpy() for x, _ in chosen]
 
     return call

@@ -1,18 +1,16 @@
-"""Distances between representations: of pairs given row by row, and of all pairs of a set.
+"""Distances between representations, given row by row.
 
 Rows are flattened representations. A distance is a distance: `cosine_distance` is 1 - similarity,
 from 0 (same direction) over 1 (orthogonal) to 2. All sums are written as sums of squares of
 differences: 1 - x·y/(|x||y|) in float32 would lose the leading digits of a small distance.
 """
 
-import functools
 from typing import Any, Literal, get_args
 
 import keras
-import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled
+from deformstab.backend import row_products
 
 Metric = Literal["cosine", "euclidean"]
 METRICS = get_args(Metric)
@@ -65,70 +63,9 @@ def euclidean_distance(x: Any, y: Any) -> Any:
     return _norm(ops.convert_to_tensor(x) - ops.convert_to_tensor(y))
 
 
-def pairwise_distances(x, metric: str) -> np.ndarray:
-    """Distances between all pairs of rows.
-
-    Args:
-        x: [rows, features], float32 or better.
-        metric: "cosine" or "euclidean".
-
-    Returns:
-        float64 [rows, rows], symmetric; the diagonal is zero.
-    """
-    if metric == "cosine":
-        return 0.5 * pair_squares(unit(x))
-    scale = float(ops.max(_largest(x)))
-    return np.sqrt(pair_squares(x, scale)) * scale
-
-
-def pair_squares(x, scales=1.0, memory: float = 1 << 28) -> np.ndarray:
-    """Squared Euclidean distances between all pairs of rows, each over its scale.
-
-    From inner products of rows that were centred first: distances do not depend on a common shift,
-    and inner products of what is left cancel less. Pairs that are close all the same (a tenth of
-    their squares, or less) are computed again from their difference, which is exactly zero for
-    equal rows.
-
-    Args:
-        x: [rows, features], float32 or better.
-        scales: a number or [rows, 1] that brings rows to a size whose squares neither over- nor
-            underflow.
-        memory: bytes that close pairs may take.
-
-    Returns:
-        float64 [rows, rows], symmetric; the diagonal is zero.
-    """
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    x, products = _centred(dtype)(x, ops.broadcast_to(ops.cast(scales, dtype), (x.shape[0], 1)))
-    products = ops.convert_to_numpy(products).astype("float64")
-    squares = np.diagonal(products)
-    both = squares[:, None] + squares
-    squared = both - 2 * products
-    first, second = np.nonzero(np.triu(squared < 0.1 * both, 1))
-    step = max(1, int(memory / (4 * 4 * x.shape[1])))  # pairs at once; four tensors of four bytes
-    for start in range(0, len(first), step):
-        i, j = first[start : start + step], second[start : start + step]
-        apart = ops.sum(ops.square(ops.take(x, i, axis=0) - ops.take(x, j, axis=0)), axis=-1)
-        squared[i, j] = ops.convert_to_numpy(apart)
-    squared = np.triu(squared, 1)
-    return squared + squared.T
-
-
-@functools.cache
-def _centred(dtype):
-    """(rows over scales less their mean, inner products of all pairs), compiled for any shape."""
-
-    def centred(x, scales):
-        x = x / scales
-        x = x - ops.mean(x, axis=0, keepdims=True)
-        return x, x @ ops.transpose(x)  # ops.matmul computes float64 in float32 on PyTorch
-
-    return compiled(centred, ((None, None), dtype), ((None, 1), dtype), jit=False)
-
-
 def unit(x):
     """Rows scaled to length one, without overflow; a row of zeros becomes NaN."""
-    x = x / _largest(x)[..., None]
+    x = x / largest_entries(x)[..., None]
     return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
@@ -138,7 +75,7 @@ def scaled(x):
     What distances and lengths are computed from without over- or underflow. A row of zeros stays
     one; of a row with an entry that is not finite the squares are not either.
     """
-    largest = _largest(x)
+    largest = largest_entries(x)
     x = x / largest[..., None]
     return x, largest, sum_of_squares(x)
 
@@ -149,17 +86,34 @@ def cosine_distance_of_scaled(x, y, x_squares, y_squares):
     return 0.5 * sum_of_squares(x - ratio[..., None] * y) / x_squares
 
 
+def cosine_distance_by_difference(squares, apart, along):
+    """1 - cosine similarity of x and y = x - d, from sums that one pass over them gives.
+
+    ‖d‖² is made of what lies along and what lies across: with |x|² - |y|² = 2 x·d - ‖d‖² no small
+    number is a difference of large ones, unless |y| is far from |x|.
+
+    Args:
+        squares: |x|², not 0.
+        apart: ‖d‖².
+        along: x·d.
+    """
+    difference = 2 * along - apart  # |x|² - |y|²
+    x, y = ops.sqrt(squares), ops.sqrt(squares - difference)
+    longer = difference / (x + y)  # |x| - |y|
+    return ops.maximum(apart - ops.square(longer), 0) / (2 * x * y)
+
+
 def sum_of_squares(x):
     """Of the entries of each row."""
-    return ops.sum(ops.square(x), axis=-1)
+    return row_products(x, x)
 
 
 def _norm(x):
-    scale = _largest(x)
+    scale = largest_entries(x)
     return scale * ops.sqrt(sum_of_squares(x / scale[..., None]))
 
 
-def _largest(x):
+def largest_entries(x):
     """The largest absolute entry of each row, to divide by.
 
     Within bounds whose inverse is a normal number (XLA multiplies by it, and flushes others to

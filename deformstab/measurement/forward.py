@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled_model_step, kept_with
+from deformstab.backend import compiled_model_step, kept_with, row_products
 from deformstab.measurement.distances import (
+    cosine_distance_by_difference,
     cosine_distance_of_scaled,
     euclidean_distance,
     scaled,
@@ -63,12 +64,19 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
     most = most_at_once(layers, memory)
     names = tuple(each.name for each in layers) if deform else ()
     found = {each.name: each for each in layers}
+    careful = frozenset()
     for part in parts(images, batch_size, most, deform):
         keep = tuple(spans.items()) if part.first else ()
         flows = moving.flows(images, *part.where) if moving and deform else []
-        options = names, keep, metrics, moving, flows
-        step = _step(model, images, part.inputs, part.draws_at_once, found, *options)
-        apart, scales, squares, rows = step(*part.inputs, *part.moved, *flows)
+        given = *part.inputs, *part.moved, *flows
+        while True:
+            options = names, keep, metrics, careful, moving, flows
+            step = _step(model, images, part.inputs, part.draws_at_once, found, *options)
+            apart, lengths, rows, ordinary = step(*given)
+            far = {name for name, x in ordinary.items() if not ops.convert_to_numpy(x)}
+            if not far:
+                break
+            careful |= far  # for the parts to come as well
         yield Batch(
             part.images,
             part.draws,
@@ -76,13 +84,15 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
                 name: {metric: part.cut(x) for metric, x in by_metric.items()}
                 for name, by_metric in apart.items()
             },
-            {
-                name: part.cut(scales[name], 1) * np.sqrt(part.cut(squares[name], 1), dtype=float)
-                for name in apart
-            },
+            {name: _length(*(part.cut(x, 1) for x in of)) for name, of in lengths.items()},
             {name: part.head(x) for name, x in rows.items()},
             {name for name in names if name not in apart},
         )
+
+
+def _length(squares, scales=1.0):
+    """Which may not be a float32."""
+    return scales * np.sqrt(squares, dtype=float)
 
 
 def most_at_once(layers, memory) -> int:
@@ -175,7 +185,7 @@ def joined(inputs, moved, place) -> list:
     ]
 
 
-def _step(model, images, inputs, draws, found, names, spans, metrics, moving, flows):
+def _step(model, images, inputs, draws, found, names, spans, metrics, careful, moving, flows):
     """The compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     wanted = tuple(
@@ -191,13 +201,14 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, moving, fl
         names,
         spans,
         metrics,
+        careful,
         wanted,
         moving and moving.key,
     )
 
     def make():
         what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans)
-        what = *what, metrics, moving
+        what = *what, metrics, careful, moving
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []
@@ -207,8 +218,8 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, moving, fl
     return kept_with(model, key, make)
 
 
-def _reduced(model, pack, place, draws, found, names, spans, metrics, moving, *tensors):
-    """One forward pass: (distances, scales, squares, rows), each name → tensor."""
+def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, moving, *tensors):
+    """One forward pass: (distances, lengths, rows, ordinary), each name → tensor or tensors."""
     last = len(tensors) - (len(moving.grids) if moving and draws else 0)
     flows, tensors = tensors[last:], tensors[:last]
     inputs = list(tensors)
@@ -217,7 +228,7 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, moving, *t
         *inputs, moved = tensors
         inputs = joined(inputs, moved, place)
     batch = count * (1 + draws)
-    apart, scales, squares, kept = {}, {}, {}, {}
+    apart, lengths, kept, ordinary = {}, {}, {}, {}
     wanted = set(found)
 
     def reduce(call):
@@ -227,9 +238,12 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, moving, *t
             rows = found[name].flat_rows(call.output, batch)
             if rows is not None:
                 if name in names:
-                    reduced = _distances(rows, count, draws, metrics)
-                    *found_apart, scales[name], squares[name] = reduced
-                    apart[name] = dict(zip(metrics, found_apart))
+                    x, y = _images_and_moved(rows, count, draws)
+                    if name in careful:
+                        reduced, lengths[name] = _careful_distances(x, y, metrics)
+                    else:
+                        reduced, lengths[name], ordinary[name] = _distances(x, y, metrics)
+                    apart[name] = dict(zip(metrics, reduced))
                     if moving and name in moving.places:
                         apart[name] |= moving.distances(name, call.output, count, flows, metrics)
                 if name in spans:
@@ -239,34 +253,48 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, moving, *t
         return not wanted
 
     watch(model, pack(inputs), inputs[place], reduce)
-    return apart, scales, squares, kept
+    return apart, lengths, kept, ordinary
 
 
-def _distances(rows, count, draws, metrics):
-    """Of each metric the distances of images to deformed selves [count, draws]; then scales and
-    squares of all rows.
+def _images_and_moved(rows, count, draws):
+    """Rows of a pass as [images, 1, …] and [images, draws, …]."""
+    moved = ops.reshape(rows[count:], (count, draws, *rows.shape[1:]))
+    return ops.expand_dims(rows[:count], 1), moved
 
-    The length of a row is its scale · √squares, which may not be a float32: images come first, and
-    both are [count, 1 + draws].
+
+def _distances(x, y, metrics):
+    """Of images and deformed selves, from three sums over their entries.
+
+    Args:
+        x, y: [images, 1, entries] and [images, draws, entries].
+        metrics: which.
+
+    Returns:
+        Distances [images, draws] by each metric; squares of lengths [images, 1 + draws], the image's
+        own first, as a tuple of one; whether numbers are so ordinary that this holds. Where they are
+        not, the same comes of `_careful_distances`, which takes several times as long.
     """
+    d = x - y
+    own, apart, along = sum_of_squares(x), sum_of_squares(d), row_products(x, d)
+    moved = own - 2 * along + apart
+    found = {
+        "cosine": lambda: cosine_distance_by_difference(own, apart, along),
+        "euclidean": lambda: ops.sqrt(apart),
+    }
+    least, most = 0.01 * own, 100 * own
+    alike = ops.logical_and(moved > least, moved < most)  # not so for NaN
+    within = ops.logical_and(own > 1e-20, own < 1e30)
+    ordinary = ops.all(ops.logical_and(within, alike))
+    squares = ops.concatenate([own, moved], axis=1)
+    return [found[metric]() for metric in metrics], (squares,), ordinary
 
-    def parted(x):
-        moved = ops.reshape(x[count:], (count, draws, *x.shape[1:]))
-        return ops.expand_dims(x[:count], 1), moved
 
-    def distance(metric, shares, squares):
-        if metric == "cosine":
-            return cosine_distance_of_scaled(*parted(shares), *parted(squares))
-        return euclidean_distance(*parted(rows))
-
-    def distances(shares, scales, squares):
-        apart = [distance(metric, shares, squares) for metric in metrics]
-        return *apart, *(ops.concatenate(parted(x), axis=1) for x in (scales, squares))
-
-    squares = sum_of_squares(rows)
-    ordinary = ops.all(ops.logical_and(squares > 1e-20, squares < 1e30))  # not so for NaN
-    return ops.cond(
-        ordinary,
-        lambda: distances(rows, ops.ones_like(squares), squares),
-        lambda: distances(*scaled(rows)),  # takes twice as long
-    )
+def _careful_distances(x, y, metrics):
+    """The same of any numbers; with the squares the scales that rows were divided by."""
+    (x_shares, *x_lengths), (y_shares, *y_lengths) = scaled(x), scaled(y)
+    found = {
+        "cosine": lambda: cosine_distance_of_scaled(x_shares, y_shares, x_lengths[1], y_lengths[1]),
+        "euclidean": lambda: euclidean_distance(x, y),
+    }
+    scales, squares = (ops.concatenate(both, axis=1) for both in zip(x_lengths, y_lengths))
+    return [found[metric]() for metric in metrics], (squares, scales)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-from keras import ops
 
 from deformstab.backend import kept_with
 from deformstab.checks import check_model
-from deformstab.measurement.distances import pair_squares
 from deformstab.measurement.forward import batches
+from deformstab.measurement.pairs import pair_squares
 from deformstab.measurement.representations import NO_ROWS, Representation, representations, select
 
 MEMORY_LIMIT = 2 * 2**30  # bytes
@@ -208,7 +207,7 @@ def layer_distances(
                 scales = np.full(count, layer.length or 1.0)
                 if layer.metric == "cosine":
                     scales = lengths[name][:, 0]
-                more = _squares(rows, scales, _PAIRS * memory_limit)
+                more = pair_squares(rows, scales, _PAIRS * memory_limit)
                 key = name, layer.metric
                 squares[key] = squares.get(key, 0) + more
             del rows  # before anything else is computed
@@ -247,26 +246,6 @@ def _passes(layers, room: float) -> list[dict]:
 def _collect(kept: dict, batch) -> None:
     for name, rows in batch.rows.items():
         kept.setdefault(name, []).append(rows)
-
-
-def _squares(parts: list, scales, memory: float) -> np.ndarray:
-    """Squared distances between all rows, which came in parts, each over its scale.
-
-    Some entries at a time; scales are float64 [images].
-    """
-    count, entries = len(scales), parts[0].shape[1]
-    within = np.clip(scales, 1e-30, 1e30)[:, None]  # what a float32 can say
-    beyond = scales[:, None] / within
-    step = max(1, int(memory / (4 * 4 * count)))  # four bytes, in four tensors at once
-    total = np.zeros((count, count))
-    for start in range(0, entries, step):
-        # Eager slices take as long as small layers do.
-        some = parts if step >= entries else [part[:, start : start + step] for part in parts]
-        some = some[0] if len(some) == 1 else ops.concatenate(some)
-        if (beyond != 1).any():
-            some = some / ops.cast(beyond, some.dtype)
-        total += pair_squares(some, within, memory)
-    return total
 
 
 def _what_is_broken(lengths, metric) -> str:

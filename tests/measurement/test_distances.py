@@ -7,7 +7,8 @@ from helpers import needs_double, numpy
 from keras import ops
 
 import deformstab as ds
-from deformstab.measurement.distances import METRICS, check_metric, pairwise_distances
+from deformstab.measurement.distances import METRICS, check_metric
+from deformstab.measurement.pairs import pairwise_distances
 
 ROWWISE = {"cosine": ds.cosine_distance, "euclidean": ds.euclidean_distance}
 

@@ -1,5 +1,6 @@
 """The same numbers whatever memory and batches they are computed in; and the memory kept to."""
 
+import functools
 import gc
 import inspect
 import math
@@ -14,8 +15,9 @@ from helpers import BACKEND, natural_images, needs_double, numpy, randomize
 from keras import layers, ops
 
 import deformstab as ds
-from deformstab.measurement import forward, layer_distances, sensitivity
-from deformstab.measurement.distances import METRICS, pair_squares
+from deformstab.measurement import forward, layer_distances, pairs, sensitivity
+from deformstab.measurement.distances import METRICS
+from deformstab.measurement.pairs import pair_squares
 from deformstab.measurement.stimuli import deformed_images
 
 NUMBERS = ["distance", "baseline", "sensitivity", "sensitivity_low", "sensitivity_high"]
@@ -276,10 +278,17 @@ def test_networks_of_float64(images, metric):
             assert found == pytest.approx(values, rel=1e-8 if BACKEND == "torch" else 1e-10)
 
 
+@pytest.fixture(params=["here", "on a device"])
+def place(request, monkeypatch):
+    """Where rows are multiplied: BLAS on their memory, or Keras as where that is not at hand."""
+    if request.param == "on a device":
+        monkeypatch.setattr(pairs, "memory_of", lambda _: None)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("apart", [5, 10, 30, 100])
 @pytest.mark.parametrize("entries", [1000, 20_000])
-def test_two_groups_of_images_far_from_each_other(metric, apart, entries):
+def test_two_groups_of_images_far_from_each_other(metric, apart, entries, place):
     """Pairs within a group are close beside all others, and the median is one of them."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(24, entries)) + 1
@@ -290,20 +299,39 @@ def test_two_groups_of_images_far_from_each_other(metric, apart, entries):
     given = (x / scale).astype("float32")
     exact = given.astype("float64")
     exact = ((exact[:, None] - exact) ** 2).sum(axis=-1) ** 0.5
-    found = np.sqrt(pair_squares(ops.convert_to_tensor(given)))
+    found = np.sqrt(pair_squares([ops.convert_to_tensor(given)]))
     upper = np.triu_indices(24, 1)
     np.testing.assert_allclose(found[upper], exact[upper], rtol=1e-5)
 
 
-def test_close_pairs_in_little_memory():
-    """Each pair on its own or all at once: the same bits; equal rows are at zero."""
+@pytest.mark.parametrize("memory", [1, 3000, 1e9])
+def test_close_pairs_in_little_memory(memory, place):
+    """Each pair and entry on its own, or all at once; equal rows are at zero."""
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(3, 40)), 5, axis=0) + 1e-3 * rng.normal(size=(15, 40))
     rows[4] = rows[9] = rows[0]
-    rows = ops.convert_to_tensor(rows.astype("float32"))
-    whole = pair_squares(rows)
-    assert whole[0, 4] == whole[4, 9] == 0
-    np.testing.assert_array_equal(pair_squares(rows, memory=1), whole)
+    rows = rows.astype("float32")
+    parts = [ops.convert_to_tensor(part) for part in (rows[:7], rows[7:])]
+    scales = np.linspace(0.5, 2, 15) if memory == 3000 else np.full(15, 2.0)
+    scales[[4, 9]] = scales[0]
+    found = pair_squares(parts, scales, memory)
+    assert found[0, 4] == found[4, 9] == 0
+    exact = rows.astype("float64") / scales[:, None]
+    exact = ((exact[:, None] - exact) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(found, exact, rtol=3e-4 if memory == 3000 else 1e-5, atol=0)
+    assert (found == found.T).all()
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-20, 1e20, 1e35])
+def test_scales_that_are_no_float32(scale, place):
+    """What they divide is of their size, as lengths of rows are."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(6, 30)).astype("float32")
+    given = np.clip(scale, 1e-35, 1e36)  # smaller ones are 0 to TensorFlow
+    found = pair_squares([ops.convert_to_tensor(rows * np.float32(given))], np.full(6, scale))
+    exact = (rows * np.float32(given)).astype("float64") / scale
+    exact = ((exact[:, None] - exact) ** 2).sum(axis=-1)
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 
 # ---- the memory kept to ----
@@ -341,12 +369,14 @@ def kept(monkeypatch):
             largest["rows"] = max(largest["rows"], sum(size for _, size in alive))
             yield batch
 
-    def counted(x, *args):
-        largest["pairs"] = max(largest["pairs"], 4 * math.prod(x.shape))
-        return pair_squares(x, *args)
+    def counted(rows, chunks):
+        for chunk in chunks(rows):
+            largest["pairs"] = max(largest["pairs"], 4 * math.prod(chunk.shape))
+            yield chunk
 
     monkeypatch.setattr(layer_distances, "batches", watched)
-    monkeypatch.setattr(layer_distances, "pair_squares", counted)
+    for where in (pairs._RowsHere, pairs._RowsOnDevice):
+        monkeypatch.setattr(where, "_chunks", functools.partialmethod(counted, where._chunks))
     return largest
 
 
