@@ -145,10 +145,6 @@ def _columns(layer, grid, border, intervals) -> dict:
     power = 2 if layer.metric == "euclidean" else 1
     baseline = np.median(layer.pairs[np.triu_indices(len(layer.pairs), 1)] ** power)
     with_it, stays = moving_and_staying(layer)
-    whole, stays_whole = (
-        layer.others[f"{what}/{layer.metric}"].astype("float64") ** power
-        for what in ("moves_with_border", "stays_with_border")
-    )
     floor = layer.others[f"floor/{layer.metric}"].astype("float64") ** power
     row |= {"moves_with": with_it.mean() / baseline, "stays": stays.mean() / baseline}
     row["floor"] = floor.mean() / baseline
@@ -156,5 +152,11 @@ def _columns(layer, grid, border, intervals) -> dict:
         return {**row, "note": UNCHANGED}
     ratio, low, high = paired_ratio(with_it, stays, intervals)
     row |= {"ratio": ratio, "ratio_low": low, "ratio_high": high}
-    row["ratio_with_border"], *_ = paired_ratio(whole, stays_whole, intervals=False)
+    row["ratio_with_border"] = ratio
+    if any(margins):
+        whole = (
+            layer.others[f"{what}/{layer.metric}"].astype("float64") ** power
+            for what in ("moves_with_border", "stays_with_border")
+        )
+        row["ratio_with_border"], *_ = paired_ratio(*whole, intervals=False)
     return row
