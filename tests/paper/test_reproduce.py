@@ -498,7 +498,7 @@ def test_another_version_of_the_package_runs_again_in_the_same_folder(tmp_path, 
     preset = small_preset(seeds=2)
     reproduce(preset, tmp_path / "out", ["5a"])
     count = len(ran)
-    monkeypatch.setattr(experiments, "__version__", "999.0")
+    monkeypatch.setattr(experiments, "NUMBERS", "999.0")
     reproduce(preset, tmp_path / "out", ["5a"])
     assert len(ran) == 2 * count
     table = read_csv(tmp_path / "out" / "tables" / "sensitivity.csv")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from deformstab._version import __version__
+from deformstab._version import NUMBERS
 from deformstab.networks.initializers import SmoothedInitializer
 
 MAIN_TASKS = ("true_labels", "random_labels", "random_images")
@@ -108,8 +108,8 @@ class Experiment:
 
     @property
     def id(self) -> str:
-        """A readable name with a hash of `identity` and of the package's version."""
-        text = json.dumps([self.identity(), __version__], sort_keys=True)
+        """A readable name with a hash of `identity` and of the version of the numbers."""
+        text = json.dumps([self.identity(), NUMBERS], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         strength = f"C{self.class_displacement:g}"
         detail = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from deformstab._version import __version__
+from deformstab._version import NUMBERS
 
 NOTE = "note"  # the study
 # What does not depend on training, and of filters in groups: how they came to be.
@@ -41,8 +41,8 @@ class NoteExperiment:
 
     @property
     def id(self) -> str:
-        """A readable name with a hash of `identity` and of the package's version."""
-        text = json.dumps([self.identity(), __version__], sort_keys=True)
+        """A readable name with a hash of `identity` and of the version of the numbers."""
+        text = json.dumps([self.identity(), NUMBERS], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return f"{self.study}-{self.part.replace(' ', '_')}-seed{self.seed}-{digest}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import keras
 
-from deformstab._version import __version__
+from deformstab._version import NUMBERS
 from deformstab.paper.pretrained import catalogue
 
 PRETRAINED = "pretrained"  # the study
@@ -54,8 +54,8 @@ class PretrainedExperiment:
 
     @property
     def id(self) -> str:
-        """A readable name with a hash of `identity` and of the package's version."""
-        text = json.dumps([self.identity(), __version__], sort_keys=True)
+        """A readable name with a hash of `identity` and of the version of the numbers."""
+        text = json.dumps([self.identity(), NUMBERS], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         which = f"random{self.seed}" if self.weights == "random" else self.weights
         name = "".join(letter if letter.isalnum() else "_" for letter in self.network)

@@ -10,6 +10,7 @@ import pytest
 from helpers import ROOT
 from test_result_tables import small_preset
 
+import deformstab
 from deformstab.networks.downsampling import PAPER_KINDS
 from deformstab.paper.data import datasets
 from deformstab.paper.runs import experiments
@@ -114,9 +115,12 @@ def test_committed_runs_keep_their_ids_when_experiments_get_new_fields(folder):
         assert again.identity() == found
 
 
-def test_the_packages_version_is_part_of_the_id(monkeypatch):
+def test_the_version_of_the_numbers_is_part_of_the_id_and_that_of_the_package_is_not(monkeypatch):
     before = experiment().id
-    monkeypatch.setattr(experiments, "__version__", "999.0")
+    monkeypatch.setattr(deformstab._version, "__version__", "999.0")
+    monkeypatch.setattr(deformstab, "__version__", "999.0")
+    assert experiment().id == before
+    monkeypatch.setattr(experiments, "NUMBERS", "999.0")
     assert experiment().id != before
 
 
