@@ -3,7 +3,8 @@
 A run is finished when `runs/<id>.json` is there: the id is a hash of the experiment (every choice,
 and the content of data from disk) and of the version of the package's numbers. The package's own
 version and git commit are not part of it, nor are other packages: the file names them all. A
-finished run is never run again, and a file appears whole or not at all, so a run that was stopped costs only itself.
+finished run is never run again, and a file appears whole or not at all, so a run that was stopped
+costs only itself.
 """
 
 import functools
