@@ -42,7 +42,7 @@ def cosine_distance(x: Any, y: Any) -> Any:
     ```
     """
     (x, _, x_squares), (y, _, y_squares) = (scaled(ops.convert_to_tensor(each)) for each in (x, y))
-    return cosine_distance_of_scaled(x, y, x_squares, y_squares)
+    return _cosine_distance_of_scaled(x, y, x_squares, y_squares)
 
 
 def euclidean_distance(x: Any, y: Any) -> Any:
@@ -63,6 +63,46 @@ def euclidean_distance(x: Any, y: Any) -> Any:
     return _norm(ops.convert_to_tensor(x) - ops.convert_to_tensor(y))
 
 
+def quick_distances(x, y, metrics):
+    """Of images and deformed selves, from three sums over their entries.
+
+    Args:
+        x, y: [images, 1 or draws, entries] and [images, draws, entries].
+        metrics: which.
+
+    Returns:
+        Distances [images, draws] by each metric; squares of lengths [images, 1 + draws], the image's
+        own first, as a tuple of one; whether numbers are so ordinary that this holds. Where they are
+        not, the same comes of `careful_distances`, which takes several times as long.
+    """
+    d = x - y
+    own, apart, along = sum_of_squares(x), sum_of_squares(d), row_products(x, d)
+    moved = own - 2 * along + apart
+    found = {
+        "cosine": lambda: _cosine_distance_by_difference(own, apart, along),
+        "euclidean": lambda: ops.sqrt(apart),
+    }
+    least, most = 0.01 * own, 100 * own
+    alike = ops.logical_and(moved > least, moved < most)  # not so for NaN
+    within = ops.logical_and(own > 1e-20, own < 1e30)
+    ordinary = ops.all(ops.logical_and(within, alike))
+    squares = ops.concatenate([own, moved], axis=1)
+    return [found[metric]() for metric in metrics], (squares,), ordinary
+
+
+def careful_distances(x, y, metrics):
+    """The same of any numbers; with the squares the scales that rows were divided by."""
+    (x_shares, *x_lengths), (y_shares, *y_lengths) = scaled(x), scaled(y)
+    found = {
+        "cosine": lambda: _cosine_distance_of_scaled(
+            x_shares, y_shares, x_lengths[1], y_lengths[1]
+        ),
+        "euclidean": lambda: euclidean_distance(x, y),
+    }
+    scales, squares = (ops.concatenate(both, axis=1) for both in zip(x_lengths, y_lengths))
+    return [found[metric]() for metric in metrics], (squares, scales)
+
+
 def unit(x):
     """Rows scaled to length one, without overflow; a row of zeros becomes NaN."""
     x = x / largest_entries(x)[..., None]
@@ -80,13 +120,13 @@ def scaled(x):
     return x, largest, sum_of_squares(x)
 
 
-def cosine_distance_of_scaled(x, y, x_squares, y_squares):
+def _cosine_distance_of_scaled(x, y, x_squares, y_squares):
     """`cosine_distance` of rows that `scaled` gave, with their squares."""
     ratio = ops.sqrt(x_squares / y_squares)
     return 0.5 * sum_of_squares(x - ratio[..., None] * y) / x_squares
 
 
-def cosine_distance_by_difference(squares, apart, along):
+def _cosine_distance_by_difference(squares, apart, along):
     """1 - cosine similarity of x and y = x - d, from sums that one pass over them gives.
 
     ‖d‖² is made of what lies along and what lies across: with |x|² - |y|² = 2 x·d - ‖d‖² no small

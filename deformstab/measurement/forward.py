@@ -8,14 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled_model_step, kept_with, row_products
-from deformstab.measurement.distances import (
-    cosine_distance_by_difference,
-    cosine_distance_of_scaled,
-    euclidean_distance,
-    scaled,
-    sum_of_squares,
-)
+from deformstab.backend import compiled_model_step, kept_with
+from deformstab.measurement.distances import careful_distances, quick_distances
 from deformstab.measurement.watching import watch
 
 _WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
@@ -240,12 +234,16 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
                 if name in names:
                     x, y = _images_and_moved(rows, count, draws)
                     if name in careful:
-                        reduced, lengths[name] = _careful_distances(x, y, metrics)
+                        reduced, lengths[name] = careful_distances(x, y, metrics)
                     else:
-                        reduced, lengths[name], ordinary[name] = _distances(x, y, metrics)
+                        reduced, lengths[name], ordinary[name] = quick_distances(x, y, metrics)
                     apart[name] = dict(zip(metrics, reduced))
                     if moving and name in moving.places:
-                        apart[name] |= moving.distances(name, call.output, count, flows, metrics)
+                        options = count, flows, metrics, name in careful
+                        more, quick = moving.distances(name, call.output, *options)
+                        apart[name] |= more
+                        if name in ordinary:
+                            ordinary[name] = ops.logical_and(ordinary[name], quick)
                 if name in spans:
                     start, stop = spans[name]
                     # A slice may be a view, which keeps the rows of deformed images in memory.
@@ -260,41 +258,3 @@ def _images_and_moved(rows, count, draws):
     """Rows of a pass as [images, 1, …] and [images, draws, …]."""
     moved = ops.reshape(rows[count:], (count, draws, *rows.shape[1:]))
     return ops.expand_dims(rows[:count], 1), moved
-
-
-def _distances(x, y, metrics):
-    """Of images and deformed selves, from three sums over their entries.
-
-    Args:
-        x, y: [images, 1, entries] and [images, draws, entries].
-        metrics: which.
-
-    Returns:
-        Distances [images, draws] by each metric; squares of lengths [images, 1 + draws], the image's
-        own first, as a tuple of one; whether numbers are so ordinary that this holds. Where they are
-        not, the same comes of `_careful_distances`, which takes several times as long.
-    """
-    d = x - y
-    own, apart, along = sum_of_squares(x), sum_of_squares(d), row_products(x, d)
-    moved = own - 2 * along + apart
-    found = {
-        "cosine": lambda: cosine_distance_by_difference(own, apart, along),
-        "euclidean": lambda: ops.sqrt(apart),
-    }
-    least, most = 0.01 * own, 100 * own
-    alike = ops.logical_and(moved > least, moved < most)  # not so for NaN
-    within = ops.logical_and(own > 1e-20, own < 1e30)
-    ordinary = ops.all(ops.logical_and(within, alike))
-    squares = ops.concatenate([own, moved], axis=1)
-    return [found[metric]() for metric in metrics], (squares,), ordinary
-
-
-def _careful_distances(x, y, metrics):
-    """The same of any numbers; with the squares the scales that rows were divided by."""
-    (x_shares, *x_lengths), (y_shares, *y_lengths) = scaled(x), scaled(y)
-    found = {
-        "cosine": lambda: cosine_distance_of_scaled(x_shares, y_shares, x_lengths[1], y_lengths[1]),
-        "euclidean": lambda: euclidean_distance(x, y),
-    }
-    scales, squares = (ops.concatenate(both, axis=1) for both in zip(x_lengths, y_lengths))
-    return [found[metric]() for metric in metrics], (squares, scales)

@@ -11,7 +11,7 @@ from deformstab.deformations.flows import SplineField
 from deformstab.deformations.splines import control_grid
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
 from deformstab.deformations.warp import warp
-from deformstab.measurement.distances import cosine_distance, euclidean_distance
+from deformstab.measurement.distances import careful_distances, quick_distances
 from deformstab.measurement.grids import Grid, layer_grids
 from deformstab.measurement.layer_distances import measured_layers
 from deformstab.measurement.representations import Representation
@@ -122,9 +122,10 @@ class Moving:
             found.append(_and_back(flow.shape[1:], self.padding)(ops.convert_to_tensor(flow)))
         return found
 
-    def distances(self, name, output, count: int, flows, metrics) -> dict:
+    def distances(self, name, output, count: int, flows, metrics, careful: bool) -> tuple:
         """Key → [images, draws]: of the maps of deformed images from moved maps, with the border and
-        without, and from maps; and of maps moved there and back from themselves."""
+        without, and from maps; and of maps moved there and back from themselves. Then whether numbers
+        are so ordinary that this holds; it need not if `careful`, which takes longer."""
         number, crop = self.places[name]
         grid, (flow, back) = self.grids[number], ops.split(flows[number], 2, axis=-1)
         first = grid.axes == (2, 3)
@@ -137,21 +138,24 @@ class Moving:
         returned = move(expected, back)
         if crop:
             crop = (crop[0], *(crop[axis] for axis in grid.axes), slice(None))
-        found = {}
+        found, ordinary = {}, []
 
         def compare(what, x, y, crop=()):
             rows = (each[crop] if crop else each for each in (x, y))
             rows = [ops.reshape(each, (count, draws, -1)) for each in rows]
-            for metric in metrics:
-                measure = cosine_distance if metric == "cosine" else euclidean_distance
-                found[f"{what}/{metric}"] = measure(*rows)
+            if careful:
+                distances, _ = careful_distances(*rows, metrics)
+            else:
+                distances, _, quick = quick_distances(*rows, metrics)
+                ordinary.append(quick)
+            found.update({f"{what}/{metric}": x for metric, x in zip(metrics, distances)})
 
         if crop:  # else the border is none, and both are the same
             compare("moves_with_border", expected, moved)
             compare("stays_with_border", clean, moved)
         compare("moves_with", expected, moved, crop)
         compare("floor", clean, returned, crop)
-        return found
+        return found, careful or ops.all(ops.stack(ordinary))
 
 
 @functools.lru_cache(maxsize=64)

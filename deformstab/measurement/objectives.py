@@ -56,15 +56,13 @@ class Objective:
 
     def values(self, d) -> np.ndarray:
         """[images]; NaN where there is none."""
-        rows = self.rows(d)
-        if self.kind == PREDICTION:
-            return ops.convert_to_numpy(_margin(rows, self.target, self.probabilities))
-        distance = cosine_distance if self.kind == "cosine" else euclidean_distance
-        return self._at_rest(ops.convert_to_numpy(distance(rows, self.target)), d)
+        step = self.step("values", self.probabilities)
+        found = ops.convert_to_numpy(step(self._tensor(d), self.target, *self.inputs))
+        return found if self.kind == PREDICTION else self._at_rest(found, d)
 
     def values_and_gradients(self, d):
         """([images], [images, points, 2]): of distances the gradient of something monotone in them."""
-        step = self.step("probabilities" if self.probabilities else "gradient")
+        step = self.step("gradients", self.probabilities)
         given = step(self._tensor(d), self.target, *self.inputs)
         found, gradient = map(ops.convert_to_numpy, given)
         gradient = np.where(np.isfinite(gradient), gradient, 0).astype("float64")
@@ -108,14 +106,24 @@ class Objective:
             yield function(d), function(-d)
 
 
-def _step(model, images, representation, kind, inputs, what):
+def _step(model, images, representation, kind, inputs, what, probabilities=False):
     """A compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     batch = len(inputs[0])
     deformation, pack, place = images.deformation, images.pack, images.place
     config = {**deformation.get_config(), "name": type(deformation).__name__, "seed": None}
     named = representation.name, representation.features, representation.rows, representation.order
-    key = "worst", what, kind, place, str(images.structure), sizes, named, str(config)
+    key = (
+        "worst",
+        what,
+        probabilities,
+        kind,
+        place,
+        str(images.structure),
+        sizes,
+        named,
+        str(config),
+    )
 
     def rows(d, *tensors):
         tensors, found = list(tensors), []
@@ -133,7 +141,9 @@ def _step(model, images, representation, kind, inputs, what):
     def objective(d, target, *tensors):
         moved = rows(d, *tensors)
         if kind == PREDICTION:
-            return _margin(moved, target, what == "probabilities")
+            return _margin(moved, target, probabilities)
+        if what == "values":
+            return (cosine_distance if kind == "cosine" else euclidean_distance)(moved, target)
         return (_half_chord if kind == "cosine" else _square)(moved, target)
 
     def make():
@@ -144,7 +154,8 @@ def _step(model, images, representation, kind, inputs, what):
         target = (batch, representation.features), dtype
         if kind == PREDICTION:
             target = target[0], "float32"
-        return compiled_model_step(with_gradient(objective), model, d, target, *sizes)
+        function = objective if what == "values" else with_gradient(objective)
+        return compiled_model_step(function, model, d, target, *sizes)
 
     return kept_with(model, key, make)
 
