@@ -7,7 +7,12 @@ from helpers import needs_double, numpy
 from keras import ops
 
 import deformstab as ds
-from deformstab.measurement.distances import METRICS, check_metric
+from deformstab.measurement.distances import (
+    METRICS,
+    careful_distances,
+    check_metric,
+    quick_distances,
+)
 from deformstab.measurement.pairs import pairwise_distances
 
 ROWWISE = {"cosine": ds.cosine_distance, "euclidean": ds.euclidean_distance}
@@ -182,3 +187,48 @@ def test_unknown_metrics_list_the_known_ones(metric):
     with pytest.raises(ValueError, match=r"unknown metric .*cosine, euclidean") as error:
         check_metric(metric)
     assert repr(metric) in str(error.value)
+
+
+# ---- what a forward pass reduces rows to ----
+
+
+@pytest.mark.parametrize("entries", [10, 1000, 30_000])
+@pytest.mark.parametrize("longer", [0, 1e-4, 0.5, -0.5, 3])
+@pytest.mark.parametrize("apart", [0, 1e-6, 1e-3, 0.1, 1, 30])
+def test_distances_from_three_sums(apart, longer, entries):
+    """Far, close, of other length: all in float32, against float64. Equal rows are at exactly 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 1, entries)).astype("float32") + 1
+    y = (x * (1 + longer) + apart * rng.normal(size=(5, 3, entries))).astype("float32")
+    given = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    (cosine, euclidean), (squares,), ordinary = quick_distances(*given, METRICS)
+    a, b = x.astype("float64"), y.astype("float64")
+    lengths = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    ratio = lengths[1] / lengths[0]
+    assert bool(ordinary) == bool(((ratio > 0.1) & (ratio < 10)).all())
+    careful, (shares, scales) = careful_distances(*given, METRICS)
+    exact = np.linalg.norm(a / lengths[0][..., None] - b / lengths[1][..., None], axis=-1) ** 2 / 2
+    # What lies along x cancels to six digits of its own square; x - y is exact where both are close.
+    along = 1e-6 * (ratio - 1) ** 2 / ratio
+    if ordinary:
+        assert (np.abs(numpy(cosine) - exact) <= 3e-6 * exact + along).all()
+        np.testing.assert_allclose(numpy(squares), np.concatenate(lengths, axis=1) ** 2, rtol=3e-5)
+        distance = np.linalg.norm(a - b, axis=-1)
+        np.testing.assert_allclose(numpy(euclidean), distance, rtol=1e-6)
+    rounded = 1e-6 * np.sqrt(exact / entries)  # entries that are scaled before they are compared
+    assert (np.abs(numpy(careful[0]) - exact) <= 3e-6 * exact + rounded + 1e-13).all()
+    found = numpy(scales) * numpy(shares) ** 0.5
+    np.testing.assert_allclose(found, np.concatenate(lengths, axis=1), rtol=1e-6)
+    if apart == longer == 0:
+        assert not numpy(cosine).any()
+        assert not numpy(euclidean).any()
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf, 1e-30, 1e30])
+@pytest.mark.parametrize("place", [(0, 0), (1, 1)])
+def test_rows_that_three_sums_would_get_wrong_are_told(value, place, rows):
+    x, y = rows.reshape(2, 3, 3, 50)[:, :, :1].copy()
+    (x, y)[place[0]][place[1]] = value
+    given = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+    *_, ordinary = quick_distances(*given, METRICS)
+    assert not bool(ordinary)
