@@ -77,4 +77,7 @@ class DrawingSeeds(keras.random.SeedGenerator):
                     alg=tf.random.Algorithm.PHILOX.value,
                     delta=tf.constant(1, "uint64"),
                 )
+            if tf.executing_eagerly():  # each operation would take longer than to read the state
+                low, _, key = np.asarray(state).tolist()
+                return tf.constant([key, low // _STEP], "int64")
             return tf.stack([state[2], state[0] // _STEP])
