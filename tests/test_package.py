@@ -40,6 +40,7 @@ ROOMS = {
     "measurement": [
         *(
             "distances",
+            "pairs",
             "intervals",
             "sources",
             "perturbations",

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-from deformstab.backend import row_products
+from deformstab.backend_tensors import row_products
 
 Metric = Literal["cosine", "euclidean"]
 METRICS = get_args(Metric)

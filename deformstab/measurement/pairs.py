@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled, memory_of
+from deformstab.backend import compiled
+from deformstab.backend_tensors import memory_of
 from deformstab.measurement.distances import largest_entries, unit
 
 _IN_CACHE = 1 << 20  # bytes of rows that a processor multiplies without waiting for its memory
