@@ -13,6 +13,7 @@ from deformstab.paper.figures.catalogue import FIGURES, drawable, resolve
 from deformstab.paper.reproduce import list_runs, reproduce
 from deformstab.paper.runs import runs
 from deformstab.paper.runs.presets import PRESETS
+from deformstab.paper.verdicts.result_tables import Results
 from deformstab.tables import read_csv
 
 call = test_bin.call  # a script's `main` in this process
@@ -234,7 +235,8 @@ def test_tracking_is_asked_for_through_the_script(call, tmp_path, ran):
 @pytest.mark.parametrize("preset", ["quick", "cifar10-small"])
 def test_init_only_is_the_study_of_larger_images_without_training(call, monkeypatch, preset):
     seen = []
-    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    nothing = Results(PRESETS[preset], {})
+    monkeypatch.setattr(reproduction, "reproduce", lambda *given: seen.append(given) or nothing)
     flags = [f"--preset={preset}", "--init_only", "--large_image_size=96"]
     assert not call("reproduce_figures", *flags)[0]
     ((found, *_),) = seen
