@@ -20,6 +20,8 @@ from deformstab.paper import reproduce as reproduction
 from deformstab.paper.data import datasets
 from deformstab.paper.runs import executors, runs
 from deformstab.paper.runs.experiments import Experiment
+from deformstab.paper.runs.presets import PRESETS
+from deformstab.paper.verdicts.result_tables import Results
 from deformstab.provenance import THREAD_VARIABLES
 
 call = test_bin.call  # a fixture
@@ -326,7 +328,8 @@ def test_without_ray_the_script_says_what_to_install_and_nothing_else(call, monk
 
 def test_where_runs_run_is_no_part_of_what_is_run(call, monkeypatch):
     seen, given = [], []
-    monkeypatch.setattr(reproduction, "reproduce", lambda *arguments: seen.append(arguments))
+    nothing = Results(PRESETS["quick"], {})
+    monkeypatch.setattr(reproduction, "reproduce", lambda *passed: seen.append(passed) or nothing)
     monkeypatch.setattr(executors, "on_ray", lambda *arguments: given.append(arguments) or "ray")
     assert not call("reproduce_figures", "--seeds=2")[0]
     assert not call("reproduce_figures", "--seeds=2", "--executor=ray", "--workers=3")[0]
