@@ -11,7 +11,7 @@ from deformstab.backend_tensors import memory_of
 from deformstab.measurement.distances import largest_entries, unit
 
 _IN_CACHE = 1 << 20  # bytes of rows that a processor multiplies without waiting for its memory
-_FEW = 1e30  # lengths up to it, and from its inverse on, have inverses that are float32
+_LARGEST = 1e30  # of scales; they and their inverses are float32
 
 
 def pairwise_distances(x, metric: str) -> np.ndarray:
@@ -74,8 +74,8 @@ class _RowsHere:
         self.views, self.memory = views, memory
         self.dtype = np.result_type(*views)
         inverse = (1 / scales)[:, None]
-        few = ((scales <= _FEW) & (scales >= 1 / _FEW)).all()
-        self.inverse = inverse.astype(self.dtype) if few else inverse
+        ordinary = ((scales <= _LARGEST) & (scales >= 1 / _LARGEST)).all()
+        self.inverse = inverse.astype(self.dtype) if ordinary else inverse
 
     def _chunks(self):
         """Some entries of all rows over their scales; the next ones take their place."""
@@ -122,7 +122,7 @@ class _RowsOnDevice:
 
     def __init__(self, parts, scales, memory):
         self.parts, self.memory = parts, memory
-        self.within = np.clip(scales, 1 / _FEW, _FEW)[:, None]  # what a float32 can say
+        self.within = np.clip(scales, 1 / _LARGEST, _LARGEST)[:, None]  # what a float32 can say
         self.beyond = scales[:, None] / self.within
 
     def _chunks(self):
