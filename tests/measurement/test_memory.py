@@ -312,6 +312,7 @@ def test_close_pairs_in_little_memory(memory, place):
     rows[4] = rows[9] = rows[0]
     rows = rows.astype("float32")
     parts = [ops.convert_to_tensor(part) for part in (rows[:7], rows[7:])]
+    # Scales that are no powers of two round rows that are 1e-3 apart: 6e-8 / 1e-3 of them.
     scales = np.linspace(0.5, 2, 15) if memory == 3000 else np.full(15, 2.0)
     scales[[4, 9]] = scales[0]
     found = pair_squares(parts, scales, memory)

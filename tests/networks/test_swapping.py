@@ -9,6 +9,7 @@ from helpers import BACKEND, natural_images, needs_tensorflow, numpy, randomize
 from keras import layers
 
 import deformstab as ds
+from deformstab.networks import finite
 from deformstab.networks.downsampling import BlurPooling2D, Subsample2D
 from deformstab.networks.exchangeable import SWAPPED_IN
 
@@ -588,6 +589,22 @@ def test_the_data_format_is_the_pools():
         assert new.layers[1].data_format == "channels_first"
         assert new.output_shape == (None, 3, 4, 4)
         assert {tuple(v.shape) for v in new.weights} <= {(2, 2, 3, 3), (3,)}
+
+
+def test_what_this_processor_cannot_compute_is_no_fault_of_a_swap():
+    class UnimplementedError(Exception):  # TensorFlow's, of channels_first on some processors
+        pass
+
+    def raising(error):
+        def model(*_, **__):
+            raise error
+
+        return model
+
+    old = keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D()])
+    finite.check_outputs(old, raising(UnimplementedError()), "strided")
+    with pytest.raises(ZeroDivisionError):
+        finite.check_outputs(old, raising(ZeroDivisionError()), "strided")
 
 
 @pytest.mark.parametrize("sequential", [True, False])
