@@ -101,20 +101,25 @@ def concrete(tensor) -> np.ndarray | None:
     return keras.ops.convert_to_numpy(tensor)
 
 
-def row_products(x, y):
-    """Σ x·y over the last axis; axes before it are broadcast.
+def row_products(*pairs) -> tuple:
+    """Σ x·y over the last axis of each pair; axes before it are broadcast.
 
     TensorFlow on a processor writes a product of tensors to memory and reads it again; a product of
     matrices it adds up on the way (measured: 4 times as fast). An accelerator may round the entries of
     matrices, which would be a wrong number here.
+
+    Returns:
+        A tensor a pair: so many numbers, with axes of one behind them.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
-            x, y = tf.expand_dims(x, -2), tf.expand_dims(y, -2)
-            return tf.squeeze(tf.linalg.matmul(x, y, transpose_b=True), (-2, -1))
-    return keras.ops.sum(x * y, axis=-1)
+            rows = {id(x): tf.expand_dims(x, -2) for pair in pairs for x in pair}
+            return tuple(
+                tf.linalg.matmul(rows[id(x)], rows[id(y)], transpose_b=True) for x, y in pairs
+            )
+    return tuple(keras.ops.sum(x * y, axis=-1) for x, y in pairs)
 
 
 def memory_of(tensor) -> np.ndarray | None:

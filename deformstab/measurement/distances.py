@@ -8,6 +8,7 @@ differences: 1 - x·y/(|x||y|) in float32 would lose the leading digits of a sma
 from typing import Any, Literal, get_args
 
 import keras
+import numpy as np
 from keras import ops
 
 from deformstab.backend_tensors import row_products
@@ -63,11 +64,26 @@ def euclidean_distance(x: Any, y: Any) -> Any:
     return _norm(ops.convert_to_tensor(x) - ops.convert_to_tensor(y))
 
 
-def quick_distances(x, y, metrics):
-    """Of images and deformed selves, from three sums over their entries.
+def three_sums(x, y) -> tuple:
+    """What `quick_distances` takes: Σ x², Σ d² and Σ x·d over entries, of d = x - y.
 
     Args:
         x, y: [images, 1 or draws, entries] and [images, draws, entries].
+
+    Returns:
+        Tensors of [images, 1 or draws] and twice [images, draws] numbers, with more axes of one.
+    """
+    d = x - y
+    return row_products((x, x), (d, d), (x, d))
+
+
+def quick_distances(sums, metrics) -> tuple:
+    """Of images and deformed selves, from three sums over their entries.
+
+    Outside of the compiled step: these are few numbers, and each operation in it takes time to trace.
+
+    Args:
+        sums: of `three_sums`, computed.
         metrics: which.
 
     Returns:
@@ -75,19 +91,18 @@ def quick_distances(x, y, metrics):
         own first, as a tuple of one; whether numbers are so ordinary that this holds. Where they are
         not, the same comes of `careful_distances`, which takes several times as long.
     """
-    d = x - y
-    own, apart, along = sum_of_squares(x), sum_of_squares(d), row_products(x, d)
-    moved = own - 2 * along + apart
-    found = {
-        "cosine": lambda: _cosine_distance_by_difference(own, apart, along),
-        "euclidean": lambda: ops.sqrt(apart),
-    }
-    least, most = 0.01 * own, 100 * own
-    alike = ops.logical_and(moved > least, moved < most)  # not so for NaN
-    within = ops.logical_and(own > 1e-20, own < 1e30)
-    ordinary = ops.all(ops.logical_and(within, alike))
-    squares = ops.concatenate([own, moved], axis=1)
-    return [found[metric]() for metric in metrics], (squares,), ordinary
+    sums = (ops.convert_to_numpy(each) for each in sums)
+    own, apart, along = (x.reshape(len(x), -1).astype("float64") for x in sums)
+    with np.errstate(all="ignore"):  # where they are not ordinary
+        moved = own - 2 * along + apart
+        found = {
+            "cosine": lambda: _cosine_distance_by_difference(own, apart, along),
+            "euclidean": lambda: np.sqrt(apart),
+        }
+        distances = [found[metric]() for metric in metrics]
+        alike = (moved > 0.01 * own) & (moved < 100 * own)  # not so for NaN
+        ordinary = bool((alike & (own > 1e-20) & (own < 1e30)).all())
+    return distances, (np.concatenate([own, moved], axis=1),), ordinary
 
 
 def careful_distances(x, y, metrics):
@@ -138,14 +153,15 @@ def _cosine_distance_by_difference(squares, apart, along):
         along: x·d.
     """
     difference = 2 * along - apart  # |x|² - |y|²
-    x, y = ops.sqrt(squares), ops.sqrt(squares - difference)
+    x, y = np.sqrt(squares), np.sqrt(squares - difference)
     longer = difference / (x + y)  # |x| - |y|
-    return ops.maximum(apart - ops.square(longer), 0) / (2 * x * y)
+    return np.maximum(apart - np.square(longer), 0) / (2 * x * y)
 
 
 def sum_of_squares(x):
     """Of the entries of each row."""
-    return row_products(x, x)
+    (found,) = row_products((x, x))
+    return found if len(found.shape) < len(x.shape) else ops.squeeze(found, (-2, -1))
 
 
 def _norm(x):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
-from deformstab.measurement.distances import careful_distances, quick_distances
+from deformstab.measurement.distances import careful_distances, quick_distances, three_sums
 from deformstab.measurement.watching import watch
 
 _WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
@@ -66,8 +66,8 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
         while True:
             options = names, keep, metrics, careful, moving, flows
             step = _step(model, images, part.inputs, part.draws_at_once, found, *options)
-            apart, lengths, rows, ordinary = step(*given)
-            far = {name for name, x in ordinary.items() if not ops.convert_to_numpy(x)}
+            sums, distances, rows = step(*given)
+            apart, lengths, far = _distances(sums, distances, metrics)
             if not far:
                 break
             careful |= far  # for the parts to come as well
@@ -82,6 +82,34 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
             {name: part.head(x) for name, x in rows.items()},
             {name for name in names if name not in apart},
         )
+
+
+def _distances(sums, careful, metrics) -> tuple[dict, dict, set]:
+    """What a pass gives of each layer, from what the compiled step gave.
+
+    Args:
+        sums: name → what is compared ("", or of `moving`) → sums of `three_sums`.
+        careful: name → the same → what `careful_distances` gave.
+        metrics: which.
+
+    Returns:
+        Distances: name → metric, or what is compared with the metric → [images, draws]; lengths; names
+        of layers of which the sums do not tell distances.
+    """
+    apart, lengths, far = {}, {}, set()
+    for name, compared in (sums | careful).items():
+        apart[name] = {}
+        for what, found in compared.items():
+            if name in careful:
+                distances, squares = found
+            else:
+                distances, squares, ordinary = quick_distances(found, metrics)
+                far |= set() if ordinary else {name}
+            keys = [f"{what}/{metric}" if what else metric for metric in metrics]
+            apart[name] |= dict(zip(keys, distances))
+            if not what:
+                lengths[name] = squares
+    return apart, lengths, far
 
 
 def _length(squares, scales=1.0):
@@ -213,7 +241,7 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, careful, m
 
 
 def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, moving, *tensors):
-    """One forward pass: (distances, lengths, rows, ordinary), each name → tensor or tensors."""
+    """One forward pass: (sums, careful distances, rows), of each name."""
     last = len(tensors) - (len(moving.grids) if moving and draws else 0)
     flows, tensors = tensors[last:], tensors[:last]
     inputs = list(tensors)
@@ -222,8 +250,14 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
         *inputs, moved = tensors
         inputs = joined(inputs, moved, place)
     batch = count * (1 + draws)
-    apart, lengths, kept, ordinary = {}, {}, {}, {}
+    sums, distances, kept = {}, {}, {}
     wanted = set(found)
+
+    def compare(name, what, x, y):
+        if name in careful:
+            distances.setdefault(name, {})[what] = careful_distances(x, y, metrics)
+        else:
+            sums.setdefault(name, {})[what] = three_sums(x, y)
 
     def reduce(call):
         name = call.name
@@ -232,29 +266,24 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
             rows = found[name].flat_rows(call.output, batch)
             if rows is not None:
                 if name in names:
-                    x, y = _images_and_moved(rows, count, draws)
-                    if name in careful:
-                        reduced, lengths[name] = careful_distances(x, y, metrics)
-                    else:
-                        reduced, lengths[name], ordinary[name] = quick_distances(x, y, metrics)
-                    apart[name] = dict(zip(metrics, reduced))
+                    compare(name, "", *_images_and_moved(rows, count, draws))
                     if moving and name in moving.places:
-                        options = count, flows, metrics, name in careful
-                        more, quick = moving.distances(name, call.output, *options)
-                        apart[name] |= more
-                        if name in ordinary:
-                            ordinary[name] = ops.logical_and(ordinary[name], quick)
+                        moved = moving.compared(name, call.output, count, flows)
+                        for what, both in moved.items():
+                            compare(name, what, *both)
                 if name in spans:
                     start, stop = spans[name]
+                    if (start, stop) != (0, rows.shape[1]):
+                        rows = rows[:, start:stop]
                     # A slice may be a view, which keeps the rows of deformed images in memory.
-                    kept[name] = ops.take(rows[:, start:stop], np.arange(count), axis=0)
+                    kept[name] = ops.take(rows, np.arange(count), axis=0)
         return not wanted
 
     watch(model, pack(inputs), inputs[place], reduce)
-    return apart, lengths, kept, ordinary
+    return sums, distances, kept
 
 
 def _images_and_moved(rows, count, draws):
     """Rows of a pass as [images, 1, …] and [images, draws, …]."""
-    moved = ops.reshape(rows[count:], (count, draws, *rows.shape[1:]))
-    return ops.expand_dims(rows[:count], 1), moved
+    clean, moved = ops.split(rows, [count])
+    return ops.expand_dims(clean, 1), ops.reshape(moved, (count, draws, *rows.shape[1:]))

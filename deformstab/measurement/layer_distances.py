@@ -17,7 +17,7 @@ from deformstab.measurement.representations import NO_ROWS, Representation, repr
 MEMORY_LIMIT = 2 * 2**30  # bytes
 _PATIENCE = 3  # seconds until a progress bar appears
 # Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
-_ROWS, _FORWARD, _PAIRS = 0.7, 0.25, 0.05
+_ROWS, _FORWARD, _PAIRS = 0.85, 0.1, 0.05
 _MOST_PASSES = 1000  # over the images; a limit that needs more was meant in another unit
 
 

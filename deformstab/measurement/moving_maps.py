@@ -11,7 +11,6 @@ from deformstab.deformations.flows import SplineField
 from deformstab.deformations.splines import control_grid
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
 from deformstab.deformations.warp import warp
-from deformstab.measurement.distances import careful_distances, quick_distances
 from deformstab.measurement.grids import Grid, layer_grids
 from deformstab.measurement.layer_distances import measured_layers
 from deformstab.measurement.representations import Representation
@@ -105,7 +104,7 @@ class Moving:
 
     @staticmethod
     def keys(metrics) -> tuple:
-        """Of what `distances` gives."""
+        """Of what `compared` gives, by each metric."""
         return tuple(
             f"{what}/{metric}"
             for metric in metrics
@@ -122,40 +121,36 @@ class Moving:
             found.append(_and_back(flow.shape[1:], self.padding)(ops.convert_to_tensor(flow)))
         return found
 
-    def distances(self, name, output, count: int, flows, metrics, careful: bool) -> tuple:
-        """Key → [images, draws]: of the maps of deformed images from moved maps, with the border and
-        without, and from maps; and of maps moved there and back from themselves. Then whether numbers
-        are so ordinary that this holds; it need not if `careful`, which takes longer."""
+    def compared(self, name, output, count: int, flows) -> dict:
+        """What is compared → two tensors, [images, 1 or draws, entries] and [images, draws, entries].
+
+        Moved maps and maps, with maps of deformed images, with the border and without; and maps with
+        themselves moved there and back.
+        """
         number, crop = self.places[name]
         grid, (flow, back) = self.grids[number], ops.split(flows[number], 2, axis=-1)
         first = grid.axes == (2, 3)
         maps = ops.transpose(output, (0, 2, 3, 1)) if first else output
         maps = ops.cast(maps, "float32")
         draws = flow.shape[0] // count
-        clean, moved = ops.repeat(maps[:count], draws, axis=0), maps[count:]
+        clean, moved = ops.split(maps, [count])
+        clean = ops.repeat(clean, draws, axis=0)
         move = _moved(tuple(clean.shape[1:]), self.padding)
         expected = move(clean, flow)
         returned = move(expected, back)
-        if crop:
-            crop = (crop[0], *(crop[axis] for axis in grid.axes), slice(None))
-        found, ordinary = {}, []
 
-        def compare(what, x, y, crop=()):
-            rows = (each[crop] if crop else each for each in (x, y))
-            rows = [ops.reshape(each, (count, draws, -1)) for each in rows]
-            if careful:
-                distances, _ = careful_distances(*rows, metrics)
-            else:
-                distances, _, quick = quick_distances(*rows, metrics)
-                ordinary.append(quick)
-            found.update({f"{what}/{metric}": x for metric, x in zip(metrics, distances)})
+        def rows(*maps):
+            return [ops.reshape(each, (count, draws, -1)) for each in maps]
 
+        found = {}
         if crop:  # else the border is none, and both are the same
-            compare("moves_with_border", expected, moved)
-            compare("stays_with_border", clean, moved)
-        compare("moves_with", expected, moved, crop)
-        compare("floor", clean, returned, crop)
-        return found, careful or ops.all(ops.stack(ordinary))
+            found["moves_with_border"] = rows(expected, moved)
+            found["stays_with_border"] = rows(clean, moved)
+            crop = (crop[0], *(crop[axis] for axis in grid.axes), slice(None))
+            expected, moved, clean, returned = (x[crop] for x in (expected, moved, clean, returned))
+        found["moves_with"] = rows(expected, moved)
+        found["floor"] = rows(clean, returned)
+        return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -170,7 +170,7 @@ def sensitivity_table(
     model,
     images,
     layers=None,
-    metric: str = "cosine",
+    metric: str | tuple = "cosine",
     batch_size: int = 32,
     intervals: bool = True,
     memory_limit: float = MEMORY_LIMIT,
@@ -180,25 +180,29 @@ def sensitivity_table(
 ):
     """`measure_sensitivity` with `DeformedImages`, whose deformations are drawn already.
 
+    Of several metrics, the rows of one come after those of another: they share the passes.
     `chosen` [images, images]: which pairs the baseline is the median of, where it is not all;
     only i < j is read, and there are no intervals then.
     """
     found = measured_layers(model, images, layers, metric, batch_size, memory_limit, progress)
     mean_square, folded = images.flow_statistics
     rows, distances = {}, {}
+    metrics = (metric,) if isinstance(metric, str) else metric
     for place, layer in found:
-        rows[place] = {
-            **layer_columns(place, layer, images, metric),
+        by = layer.metric
+        key = metrics.index(by), place
+        rows[key] = {
+            **layer_columns(place, layer, images, by),
             "rms_displacement": images.rms_displacement,
             "folded_fraction": images.folded_fraction,
-            **sensitivity_columns(layer, metric, intervals and chosen is None, chosen=chosen),
+            **sensitivity_columns(layer, by, intervals and chosen is None, chosen=chosen),
         }
         if return_distances and layer.pairs is not None:
-            distances[place] = _distance_rows(rows[place], layer.apart, mean_square, folded)
-    result = table([rows[place] for place in sorted(rows)], SENSITIVITY_COLUMNS)
+            distances[key] = _distance_rows(rows[key], layer.apart, mean_square, folded)
+    result = table([rows[key] for key in sorted(rows)], SENSITIVITY_COLUMNS)
     if not return_distances:
         return result
-    long = [distances[place] for place in sorted(distances)] or [table([], DISTANCE_COLUMNS)]
+    long = [distances[key] for key in sorted(distances)] or [table([], DISTANCE_COLUMNS)]
     return result, pd.concat(long, ignore_index=True)
 
 

@@ -14,7 +14,8 @@ from keras import layers, ops
 from deformstab.deformations.families import RandomRotation, RandomScaling, RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.distances import METRICS
-from deformstab.measurement.sensitivity import measure_sensitivity
+from deformstab.measurement.sensitivity import sensitivity_table
+from deformstab.measurement.stimuli import deformed_images
 from deformstab.paper.note.maxout import GroupMaximum
 
 REGROUPINGS = 20
@@ -62,9 +63,10 @@ def gains(kernels: np.ndarray, members: int, images: np.ndarray, seed: int) -> p
     model.get_layer("filters").set_weights([kernels])
     rows = []
     for name, deformation in deformations(images.shape[1]).items():
-        for metric in METRICS:
-            options = {"intervals": False, "seed": seed, "progress": False}
-            table = measure_sensitivity(model, images, deformation, names, metric, **options)
+        given = deformed_images(images, deformation, seed=seed)
+        options = {"intervals": False, "progress": False}
+        measured = sensitivity_table(model, given, names, METRICS, **options)
+        for metric, table in measured.groupby("metric", sort=False):
             table = table.set_index("layer")
             for output, prefix in zip(OUTPUTS, ("map", "maximum")):
                 found = table.loc[[f"{prefix}{k}" for k in range(1 + REGROUPINGS)]]

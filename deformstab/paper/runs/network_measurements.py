@@ -6,7 +6,7 @@ import pandas as pd
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.distances import METRICS
 from deformstab.measurement.equivariance import equivariance_table, measure_equivariance
-from deformstab.measurement.sensitivity import measure_sensitivity, sensitivity_table
+from deformstab.measurement.sensitivity import sensitivity_table
 from deformstab.measurement.smoothness import filter_smoothness
 from deformstab.measurement.stability import measure_stability, stability_table
 from deformstab.measurement.stimuli import deformed_images
@@ -36,22 +36,22 @@ def measure(model, experiment, data, phase, found) -> None:
     """Appends what is measured at initialization and after training."""
     deformation = _deformation(experiment)
     images = data.x_test[: experiment.measured_images]
+    given = deformed_images(images, deformation)
 
     def keep(name, table):
         found.setdefault(name, []).append(table.assign(phase=phase))
 
-    for metric in ("cosine", "euclidean"):
-        layers = paper_layers(model)
-        keep("sensitivity", measure_sensitivity(model, images, deformation, layers, metric))
+    layers = paper_layers(model)
+    keep("sensitivity", sensitivity_table(model, given, layers, METRICS))
     keep("smoothness", filter_smoothness(model))
     for name in experiment.more_measures:
-        keep(name, _MORE[name][0](model, images, deformation, paper_layers(model)))
+        keep(name, _MORE[name][0](model, images, deformation, layers))
     if experiment.variants:
-        for name, table in _variants(model, experiment, data, deformation):
+        for name, table in _variants(model, experiment, data, given):
             keep("variants", table.assign(variant=name))
 
 
-def _variants(model, experiment, data, deformation):
+def _variants(model, experiment, data, given):
     """The same sensitivities, measured in other ways that the paper leaves open.
 
     train_images: on images it was trained on; before_relu: of the convolutions' normalized outputs;
@@ -60,18 +60,19 @@ def _variants(model, experiment, data, deformation):
     """
     layers = paper_layers(model)
     images = data.x_test[: experiment.measured_images]
-    yield "train_images", _brief(model, data.x_train[: len(images)], deformation, layers)
+    learned = deformed_images(data.x_train[: len(images)], _deformation(experiment))
+    yield "train_images", _brief(model, learned, layers)
     before = [name[: -len("relu")] + "bn" if name.endswith("_relu") else name for name in layers]
-    yield "before_relu", _brief(model, images, deformation, before)
+    yield "before_relu", _brief(model, given, before)
     weights = model.get_weights()
     reestimate_batch_normalization(model, images, len(images))
-    yield "own_statistics", _brief(model, images, deformation, layers)
+    yield "own_statistics", _brief(model, given, layers)
     model.set_weights(weights)
     labels = data.y_test[: len(images)]
     alike = labels[:, None] == labels
     for name, pairs in (("pairs_between_classes", ~alike), ("pairs_within_classes", alike)):
         if experiment.class_pairs and np.triu(pairs, 1).any():
-            yield name, _brief(model, images, deformation, layers, pairs)
+            yield name, _brief(model, given, layers, pairs)
 
 
 def tracked_quantities(measures) -> list[str]:
@@ -95,11 +96,10 @@ def record(training, found) -> None:
         rows = rows.assign(step=training.step, accuracy_train=fitted)
         found.setdefault("trajectory", []).append(rows)
 
-    deformation = _deformation(experiment)
-    keep("sensitivity", _brief(model, images, deformation, layers), "sensitivity")
+    given = deformed_images(images, _deformation(experiment))
+    keep("sensitivity", _brief(model, given, layers), "sensitivity")
     smoothness = filter_smoothness(model).query("kernel_height == 3")
     keep("smoothness", smoothness, "smoothness")
-    given = deformed_images(images, deformation) if experiment.more_measures else None
     for measure in experiment.more_measures:
         _, measured_now, columns = _MORE[measure]
         table = measured_now(model, given, layers, intervals=False, progress=False)
@@ -108,8 +108,7 @@ def record(training, found) -> None:
                 keep(f"{name}_{metric}", table[table["metric"] == metric], column)
 
 
-def _brief(model, images, deformation, layers, pairs=None) -> pd.DataFrame:
-    given = deformed_images(images, deformation)
+def _brief(model, given, layers, pairs=None) -> pd.DataFrame:
     table = sensitivity_table(model, given, layers, intervals=False, chosen=pairs)
     return table[list(_BRIEF)]
 
