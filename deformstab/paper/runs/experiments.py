@@ -26,6 +26,7 @@ SCALINGS = (
 _BEFORE = {
     **{"test_images": 512, "backend": "tensorflow", "class_pairs": False},
     "more_measures": (),
+    "padding": "zeros",
 }
 # What can be measured beside sensitivity and smoothness.
 MORE_MEASURES = ("stability", "equivariance")
@@ -41,6 +42,7 @@ class Experiment:
         task: one of `MAIN_TASKS`, or "deformed_classes".
         class_displacement: max_displacement within a class, in pixels, for "deformed_classes".
         downsampling, blocks, sigma: the network; σ of the Gaussian over its initial filters.
+        padding: what its convolutions find outside the image, "zeros" or "circular".
         seed: of the initialization, the order of the data and what the task draws.
         epochs: at most so many; 0 for a network that is measured at initialization only.
         stop_accuracy: training ends after the epoch that brings the accuracy on all training
@@ -96,6 +98,7 @@ class Experiment:
     class_pairs: bool = False
     more_measures: tuple = ()
     choice: str = ""
+    padding: str = "zeros"
     threads: int = 2
     backend: str = field(default_factory=keras.backend.backend)
 
@@ -129,6 +132,15 @@ class Experiment:
             if fields[name] == value:
                 del fields[name]
         return json.loads(json.dumps(fields))
+
+    @property
+    def representations(self) -> list[str]:
+        """The names that `ds.paper_layers` gives of its network."""
+        names = ["input"]
+        for block, (convolutions, _) in enumerate(self.blocks, start=1):
+            names += [f"block{block}_conv{number}_relu" for number in range(1, convolutions + 1)]
+            names.append(f"block{block}_downsample")
+        return names
 
     def kernel_initializer(self):
         """Of the network's convolutions; `None` for the paper's."""

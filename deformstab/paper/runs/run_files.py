@@ -146,7 +146,7 @@ def _expected(experiment, tables, whole) -> dict[str, list]:
 
     How long a training took is not known before: of that, tables must agree with each other.
     """
-    layers, kernels = _layers(experiment.blocks), _kernels(experiment)
+    layers, kernels = list(enumerate(experiment.representations)), _kernels(experiment)
     phases = ("initial", "trained") if experiment.epochs else ("initial",)
     if not whole:
         measured = tables.get("sensitivity", pd.DataFrame(columns=["phase"]))
@@ -204,15 +204,6 @@ def _length(experiment, tables) -> tuple[int, int]:
     ):
         raise ValueError(f"it ended after {count} of {experiment.epochs} epochs")
     return count, steps
-
-
-def _layers(blocks) -> list[tuple]:
-    """(index, name) of the representations that `ds.paper_layers` gives."""
-    names = ["input"]
-    for block, (convolutions, _) in enumerate(blocks, start=1):
-        names += [f"block{block}_conv{number}_relu" for number in range(1, convolutions + 1)]
-        names.append(f"block{block}_downsample")
-    return list(enumerate(names))
 
 
 def _kernels(experiment) -> list[tuple]:

@@ -43,24 +43,27 @@ class Training:
         history: a dict an epoch: `epoch`, `step`, `loss_in_fit`, `accuracy_in_fit` (while it
             trained); `accuracy_batch_statistics`, `accuracy_train` where they were looked at, else
             NaN.
+        as_stepped: the weights of `model` as the steps of the last epoch left them, the moving
+            averages of batch normalization not yet re-estimated; `None` before the first one.
     """
 
     def __init__(self, experiment, data):
         self.experiment, self.data = experiment, data
         shape = (data.image_shape, data.classes, experiment.blocks, experiment.downsampling)
         recipe = (experiment.optimizer, experiment.weight_decay)
-        self.model = compiled_model(*shape, *recipe, experiment.precision)
+        self.model = compiled_model(*shape, *recipe, experiment.precision, experiment.padding)
         self.measured = self.model
         if experiment.precision != "float32":
-            self.measured = compiled_model(*shape, *recipe, "float32")
+            self.measured = compiled_model(*shape, *recipe, "float32", experiment.padding)
         keras.utils.set_random_seed(experiment.seed)
-        fresh = vgg(*shape, experiment.kernel_initializer(), experiment.seed)
+        fresh = vgg(*shape, experiment.kernel_initializer(), experiment.seed, experiment.padding)
         for model in {id(each): each for each in (self.model, self.measured)}.values():
             model.set_weights(fresh.get_weights())
         for variable in self.model.optimizer.variables:
             variable.assign(ops.zeros(variable.shape, variable.dtype))
         self.epoch = self.step = 0
         self.history = []
+        self.as_stepped = None
 
     @property
     def is_over(self) -> bool:
@@ -88,6 +91,7 @@ class Training:
             self.step += 1
             totals += len(batch) * np.array([1, loss, accuracy], "float64")
             at_step()
+        self.as_stepped = self.model.get_weights()
         self.epoch += 1
         row = {"epoch": self.epoch, "step": self.step}
         row["loss_in_fit"], row["accuracy_in_fit"] = (float(x) for x in totals[1:] / totals[0])
@@ -178,12 +182,13 @@ def compiled_model(
     optimizer="adam",
     weight_decay=0.0,
     precision="float32",
+    padding="zeros",
 ) -> keras.Model:
     """The network all runs of one architecture share: tracing it takes longer than an epoch."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        model = vgg(image_shape, classes, blocks, downsampling)
+        model = vgg(image_shape, classes, blocks, downsampling, padding=padding)
     finally:
         keras.config.set_dtype_policy(policy)
     decay = {"weight_decay": weight_decay or None}  # decoupled (Loshchilov and Hutter 2019)

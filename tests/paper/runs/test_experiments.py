@@ -63,6 +63,7 @@ OTHER = {
     "class_pairs": True,
     "more_measures": ("stability",),
     "choice": "sgd",
+    "padding": "circular",
     "threads": 3,
     "backend": "another",
 }

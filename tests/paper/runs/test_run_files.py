@@ -250,7 +250,7 @@ def test_names_of_layers_and_filters_are_those_of_the_network(kind):
     blocks = ((2, 4), (1, 6), (3, 5))
     model = ds.vgg((16, 16, 3), 4, blocks, kind, seed=0)
     this = experiment(blocks=blocks, downsampling=kind)
-    assert run_files._layers(blocks) == list(enumerate(ds.paper_layers(model)))
+    assert this.representations == ds.paper_layers(model)
     table = ds.filter_smoothness(model)
     found = list(zip(table["layer_index"], table["layer"], table["kernel_height"]))
     assert run_files._kernels(this) == found
