@@ -83,17 +83,20 @@ ROOMS = {
     "paper.note": [
         *("sparse", "sharing", "symmetries", "maxima", "units", "maxout", "gains"),
     ],
+    "paper.questions": ["noise", "shifts", "shuffles"],
     "paper.runs": [
         *("recipes", "experiments", "preset_checks", "pretrained_experiments", "note_experiments"),
+        "question_experiments",
         *(
             "preset",
             "presets",
             "output_folder",
             "training",
+            "training_data",
             "network_measurements",
             "pretrained_measurements",
         ),
-        *("note_measurements", "apart"),
+        *("note_measurements", "question_measurements", "apart"),
         *(
             "executors",
             "locks",
@@ -107,14 +110,16 @@ ROOMS = {
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
         *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
-        *("other_networks", "note_statements"),
+        *("other_networks", "note_statements", "question_statistics", "questions"),
     ],
     "paper.figures": [
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),
-        *("pooling", "over_training", "trajectory", "pretrained", "note", "catalogue"),
+        *("pooling", "over_training", "trajectory", "pretrained", "note", "questions"),
+        "catalogue",
     ],
     "paper.pages": [
-        *("other_networks_page", "note_page", "claims_page", "folder_page", "browser_page"),
+        *("other_networks_page", "note_page", "questions_page", "claims_page", "folder_page"),
+        "browser_page",
     ],
     "paper": ["reproduce"],
 }

@@ -12,7 +12,7 @@ from deformstab.deformations.splines import warn_if_folding
 from deformstab.paper.figures import style
 from deformstab.paper.figures.catalogue import FIGURES, drawable, resolve
 from deformstab.paper.pages import claims_page, folder_page
-from deformstab.paper.runs import executors, measuring_again, runs
+from deformstab.paper.runs import apart, executors, measuring_again, runs
 from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
@@ -28,6 +28,7 @@ from deformstab.paper.verdicts import (
     note_statements,
     other_networks,
     pooling_shifts,
+    questions,
     training_paths,
 )
 from deformstab.paper.verdicts.result_tables import Results
@@ -97,6 +98,7 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
         "changes_by_kind": changes_by_kind.changes_by_kind(results),
         "other_networks": other_networks.other_networks(results),
         "note_statements": note_statements.note_statements(results),
+        "questions": questions.questions(results),
         "paths": training_paths.path_shapes(results),
     }
     measured = ("sensitivity", "smoothness", *MORE_MEASURES, "variants")
@@ -180,7 +182,7 @@ def _check(experiments) -> None:
 
     So does a kind of downsampling that figures would leave out.
     """
-    experiments = [each for each in experiments if each.study not in APART]
+    experiments = apart.networks_of(experiments)
     shown = {each.downsampling for each in experiments}
     style.check_labels(shown, style.KIND_LABELS, "downsampling")
     kinds_of_data = ("study", "task", "class_displacement", "choice")

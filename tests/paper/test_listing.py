@@ -18,7 +18,8 @@ from deformstab.tables import read_csv
 
 call = test_bin.call  # a script's `main` in this process
 OTHER_NETWORKS = {"pretrained_2b", "pretrained_4a"}  # with their own study only
-APART = OTHER_NETWORKS | {"note"}
+QUESTIONS = {"question_1", "question_2", "question_3"}
+APART = OTHER_NETWORKS | QUESTIONS | {"note"}
 COLUMNS = ["run", "finished", "seconds", "gigabytes"]
 
 
@@ -160,6 +161,7 @@ def test_without_tracking_they_are_left_out_of_all_and_with_it_drawn(tmp_path, r
     [
         *(("pretrained",), ("main", "pretrained"), ("main",)),
         *(("note",), ("note", "pretrained"), ("main", "note")),
+        *(("questions",), ("main", "questions"), ("note", "questions")),
     ],
 )
 def test_figures_of_other_networks_are_drawn_with_their_study(studies):
@@ -167,6 +169,7 @@ def test_figures_of_other_networks_are_drawn_with_their_study(studies):
     found = set(drawable(resolve(()), preset, ()))
     assert found & OTHER_NETWORKS == (OTHER_NETWORKS if "pretrained" in studies else set())
     assert ("note" in found) == ("note" in studies)
+    assert found & QUESTIONS == (QUESTIONS if "questions" in studies else set())
     assert (found - APART == set()) == ("main" not in studies)
     asked = ("pretrained_2b",)  # whatever the studies: what then is wrong is said later
     assert set(drawable(resolve(asked), preset, asked)) == {"pretrained_2b"}

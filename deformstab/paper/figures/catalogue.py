@@ -15,6 +15,7 @@ from deformstab.paper.figures import (
     over_training,
     pooling,
     pretrained,
+    questions,
     trajectory,
 )
 from deformstab.paper.runs.preset import APART
@@ -64,6 +65,7 @@ FIGURES = {
     "pretrained_2b": _spec(pretrained, "2b"),
     "pretrained_4a": _spec(pretrained, "4a"),
     "note": _spec(note),
+    **{f"question_{number}": _spec(questions, number) for number in questions.TITLES},
 }
 PANELS = {  # the paper's panels, each with the studies whose runs it needs
     "2a": ("large",),
@@ -89,8 +91,8 @@ def drawable(wanted: dict, preset, asked) -> dict[str, set]:
     """Of the figures of `resolve`, those that there is something for.
 
     Without what was measured during training there is nothing in the figures that show it. Figures
-    of networks that others trained, those of the note, and all others stand apart: none brings the
-    others with it.
+    of networks that others trained, those of the note and of the open questions, and all others
+    stand apart: none brings the others with it.
 
     Args:
         wanted: of `resolve`.

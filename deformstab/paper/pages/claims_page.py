@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from deformstab.networks.downsampling import DOWNSAMPLING_KINDS
-from deformstab.paper.pages import note_page, other_networks_page
+from deformstab.paper.pages import note_page, other_networks_page, questions_page
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
+from deformstab.paper.runs.question_experiments import QUESTIONS
 from deformstab.paper.runs.training import TRACKED_IMAGES
 from deformstab.paper.verdicts.changes_by_kind import QUANTITIES
 from deformstab.paper.verdicts.claims import (
@@ -36,7 +37,7 @@ def claims_page(results, tables) -> str:
     Args:
         results: of the runs.
         tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`,
-            `other_networks`, `note_statements`.
+            `other_networks`, `note_statements`, `questions`.
     """
     claims = tables["claims"]
     counts = claims["verdict"].value_counts()
@@ -52,6 +53,7 @@ def claims_page(results, tables) -> str:
     lines += [*claims_table(claims, below), "", *_rule(), "", *_data(results)]
     lines += [*other_networks_page.section(results, others, _with_interval), *_choices(results)]
     lines += [*note_page.section(tables.get("note_statements", pd.DataFrame()))]
+    lines += [*questions_page.section(results, tables.get("questions", pd.DataFrame()))]
     lines += [*_changes_by_kind(tables["changes_by_kind"])]
     lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
     return "\n".join(lines)
@@ -116,7 +118,7 @@ def _rule():
 
 
 def _data(results):
-    if {*results.preset.studies} == {PRETRAINED}:
+    if {*results.preset.studies} in ({PRETRAINED}, {QUESTIONS}):
         return []
     lines = ["## What was trained", ""]
     for study in ("main", "large", "tasks"):

@@ -3,27 +3,28 @@
 import dataclasses
 import functools
 import json
-import math
 from dataclasses import dataclass, field
 
 import keras
 
-from deformstab.networks.downsampling import DOWNSAMPLING_KINDS, PAPER_KINDS, check_downsampling
+from deformstab.networks.downsampling import PAPER_KINDS
 from deformstab.paper.data import datasets
 from deformstab.paper.pretrained import catalogue
-from deformstab.paper.runs import note_experiments, pretrained_experiments
-from deformstab.paper.runs.experiments import (
-    MAIN_TASKS,
-    MORE_MEASURES,
-    SCALINGS,
-    STUDIES,
-    Experiment,
+from deformstab.paper.runs import (
+    note_experiments,
+    pretrained_experiments,
+    question_experiments,
 )
-from deformstab.paper.runs.preset_checks import ONE_OF, check_blocks, check_list
+from deformstab.paper.runs.experiments import SCALINGS, STUDIES, Experiment
+from deformstab.paper.runs.preset_checks import check_preset
 from deformstab.paper.runs.recipes import BY_DEFAULT, RECIPES, changes_of, repeated
 
 # Those whose runs are no networks of the paper: their figures stand apart.
-APART = (pretrained_experiments.PRETRAINED, note_experiments.NOTE)
+APART = (
+    pretrained_experiments.PRETRAINED,
+    note_experiments.NOTE,
+    question_experiments.QUESTIONS,
+)
 ALL_STUDIES = (*STUDIES, *APART)
 # Fields that say which runs there are, not what they are.
 NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
@@ -85,57 +86,14 @@ class Preset:
     pretrained: tuple = catalogue.BY_DEFAULT
     pretrained_images: str | None = None
     pretrained_range: tuple = (-1.0, 1.0)
+    circular_downsampling: tuple = ("subsample", "max", "average", "blur", "aps", "max_aps")
+    circular_seeds: int = 3
+    shuffles: int = 2
     backend: str = field(default_factory=keras.backend.backend)
     demonstration: str = field(default="", compare=False)
 
     def __post_init__(self):
-        positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate", "threads")
-        for name in (*positive, "recipes_seeds", "large_train_images", "max_displacement"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0, received {getattr(self, name)}")
-        at_least = {
-            **dict.fromkeys(("seed", "large_epochs", "weight_decay"), 0),
-            **dict.fromkeys(("stop_accuracy", "random_stop_accuracy"), 0),
-            **{"measured_images": 2, "test_images": 512},
-            **dict.fromkeys(("control_points", "large_control_points"), 2),
-            **dict.fromkeys(("train_images", "large_train_images"), 20),
-            # Every block halves the image.
-            "image_size": 2 ** len(self.blocks),
-            "large_image_size": 2 ** len(self.large_blocks),
-        }
-        for name, bound in at_least.items():
-            if not bound <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least {bound}, received {getattr(self, name)}")
-        # More fill the memory.
-        at_most = {"seeds": 10_000, "recipes_seeds": 10_000, "threads": 1024}
-        at_most |= {"control_points": self.image_size, "stop_accuracy": 1}
-        at_most |= {"large_control_points": self.large_image_size, "random_stop_accuracy": 1}
-        for name, bound in at_most.items():
-            if getattr(self, name) > bound:
-                raise ValueError(f"{name} must be at most {bound}, received {getattr(self, name)}")
-        choices = {
-            "studies": ALL_STUDIES,
-            "downsampling": DOWNSAMPLING_KINDS,
-            "large_downsampling": DOWNSAMPLING_KINDS,
-            "main_tasks": MAIN_TASKS,
-            "recipes": tuple(RECIPES),
-            "sigmas": None,
-            "pretrained": (),
-            "class_displacements": None,
-        }
-        if self.more_measures:
-            choices["more_measures"] = MORE_MEASURES
-        for name, known in choices.items():
-            check_list(name, getattr(self, name), known)
-        for name, known in ONE_OF.items():
-            check_list(name, (getattr(self, name),), known)
-        for name in ("blocks", "large_blocks"):
-            check_blocks(name, getattr(self, name))
-        for kind in (self.tasks_downsampling, self.filters_downsampling):
-            check_downsampling(kind)
-        for part in ("", "tasks_", "large_"):
-            source = (getattr(self, f"{part}{name}") for name in ("dataset", "data_dir"))
-            datasets.check_source(*source, needed=False)
+        check_preset(self, ALL_STUDIES)
 
     def configuration(self) -> dict:
         """Every choice, as JSON holds it: what identifies the results of a folder.
@@ -268,6 +226,13 @@ class Preset:
 
     def _note(self):
         return note_experiments.of_preset(self, self._seeds())
+
+    def _questions(self):
+        def network(kind, seed, **changes):
+            asked = question_experiments.QUESTIONS, kind, seed
+            return self._experiment(*asked, **_NOT_WATCHED, **changes)
+
+        return question_experiments.of_preset(self, network)
 
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)

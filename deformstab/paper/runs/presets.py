@@ -7,6 +7,7 @@ from deformstab.paper.runs.experiments import MAIN_TASKS, STUDIES
 from deformstab.paper.runs.note_experiments import NOTE
 from deformstab.paper.runs.preset import Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
+from deformstab.paper.runs.question_experiments import QUESTIONS
 from deformstab.paper.runs.recipes import BY_DEFAULT
 
 _SMALL = Preset(
@@ -78,6 +79,10 @@ PRESETS = {
     "pretrained": Preset("pretrained", studies=(PRETRAINED,)),
     # What the note on convolution and pooling says that this project began from.
     "note": Preset("note", studies=(NOTE,)),
+    # What the paper and its successors left open, asked of networks of the recipe of cifar10-small.
+    "questions": dataclasses.replace(
+        _SMALL, name="questions", studies=(QUESTIONS,), track=False, variants=False
+    ),
     # The paper's ImageNet networks, on a folder of ImageNet: Figures 2a, 2b and 4a.
     "imagenet": dataclasses.replace(
         _SMALL,

@@ -14,13 +14,13 @@ import time
 
 import pandas as pd
 
-from deformstab.paper.data import datasets, tasks
 from deformstab.paper.runs import apart
 from deformstab.paper.runs.executors import serial
 from deformstab.paper.runs.experiments import MORE_MEASURES, Experiment
 from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.run_files import TYPES, read_run
 from deformstab.paper.runs.training import Training, accuracy, is_tracked, predict
+from deformstab.paper.runs.training_data import dataset_of, test_images_of
 from deformstab.provenance import git_commit, provenance
 from deformstab.tables import from_csv, remove_temporaries, write_json
 
@@ -31,7 +31,6 @@ RUN_COLUMNS = (
 )
 TABLES = ("sensitivity", "smoothness", "training", "epochs", "trajectory", "variants")
 _EVERY_TABLE = (*TABLES, *MORE_MEASURES, *apart.TABLES)
-_TEST_IMAGES = 512  # of which the first ones measure
 
 
 def run(experiment: Experiment, checkpoint=None, networks=None) -> dict[str, pd.DataFrame]:
@@ -58,6 +57,17 @@ def run(experiment: Experiment, checkpoint=None, networks=None) -> dict[str, pd.
 
 def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame], float]:
     """The tables, and the seconds they took: also before a stop, but in no table."""
+
+    def measures(training, phase, found):
+        measure(training.measured, experiment, training.data, phase, found)
+
+    found, seconds = _trained(experiment, checkpoint, networks, measures)
+    names = (*TABLES, *experiment.more_measures)
+    return {name: with_run(found.get(name), experiment) for name in names}, seconds
+
+
+def _trained(experiment, checkpoint, networks, measures) -> tuple[dict[str, list], float]:
+    """Table → frames of it, by measures(training, phase, found) before and after; and the seconds."""
     start = time.perf_counter()
     data = dataset_of(experiment)
     training = Training(experiment, data)
@@ -72,7 +82,7 @@ def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame]
         if experiment.batch_statistics:
             training.evaluate()
         keep("initial")
-        measure(training.measured, experiment, data, "initial", found)
+        measures(training, "initial", found)
     else:
         found = {name: [from_csv(text, TYPES)] for name, text in kept["tables"].items()}
         start -= kept["seconds"]
@@ -91,40 +101,8 @@ def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame]
         found["epochs"] = [pd.DataFrame(training.history)]
         found["training"] = [pd.DataFrame([_outcome(training)])]
         keep("trained")
-        measure(training.measured, experiment, data, "trained", found)
-    names = (*TABLES, *experiment.more_measures)
-    tables = {name: with_run(found.get(name), experiment) for name in names}
-    return tables, time.perf_counter() - start
-
-
-def dataset_of(experiment: Experiment) -> datasets.Dataset:
-    """The data an experiment trains on, its task included."""
-    data = _load(
-        experiment.dataset,
-        experiment.data_dir,
-        experiment.image_size,
-        experiment.train_images,
-        max(_TEST_IMAGES, experiment.measured_images),
-    )
-    if experiment.epochs and data.measured_only:
-        raise ValueError(
-            f"{experiment.data_dir} has no folders train/ and test/, so networks can be measured on "
-            "its images but not trained; set the epochs to 0"
-        )
-    data = tasks.scaled(data, experiment.input_scaling)
-    if experiment.task == "random_labels":
-        return tasks.random_labels(data, experiment.seed)
-    if experiment.task == "random_images":
-        return tasks.random_images(data, experiment.seed)
-    if experiment.task == "deformed_classes":
-        displacement = experiment.class_displacement
-        return tasks.deformed_classes(
-            data, experiment.control_points, displacement, experiment.seed
-        )
-    return data
-
-
-_load = functools.lru_cache(maxsize=4)(datasets.load)
+        measures(training, "trained", found)
+    return found, time.perf_counter() - start
 
 
 def _outcome(training) -> dict:
@@ -132,20 +110,9 @@ def _outcome(training) -> dict:
     data, last = training.data, dict(training.history[-1])
     row = {"epochs": last.pop("epoch"), "steps": last.pop("step"), "fits": training.fits}
     row |= {"train_images": len(data.x_train), "classes": data.classes, **last}
-    x, y = _test_images(training.experiment, data)
+    x, y = test_images_of(training.experiment, data)
     row["accuracy_test"] = accuracy(predict(training.measured, x), y)
     return row
-
-
-def _test_images(experiment, data):
-    """To tell the accuracy: more than are measured if asked for, where there is something to tell."""
-    if experiment.test_images <= len(data.x_test) or experiment.task != "true_labels":
-        return data.x_test, data.y_test
-    # Others than these, and not kept: which images are measured does not depend on it.
-    source = experiment.dataset, experiment.data_dir, experiment.image_size
-    more = datasets.load(*source, experiment.train_images, experiment.test_images)
-    more = tasks.scaled(more, experiment.input_scaling)
-    return more.x_test, more.y_test
 
 
 def _texts(found) -> dict[str, str]:
@@ -168,7 +135,12 @@ def execute(experiment: Experiment, folder, commit: str | None = None, networks=
     On a worker the source is a copy without its history, so it is told the commit.
     """
     checkpoint = _path(experiment, folder).with_suffix(".partial.npz")
-    if experiment.study in apart.MEASUREMENTS:
+    if experiment.study in apart.TRAINED:
+        module = apart.MEASUREMENTS[experiment.study]
+        asks = functools.partial(module.measure, experiment)
+        found, seconds = _trained(experiment.network, checkpoint, networks, asks)
+        tables = module.tables_of(found)
+    elif experiment.study in apart.MEASUREMENTS:
         start = time.perf_counter()
         tables = apart.MEASUREMENTS[experiment.study].measure(experiment)
         seconds = time.perf_counter() - start

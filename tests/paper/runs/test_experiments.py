@@ -18,6 +18,7 @@ from deformstab.paper.runs.experiments import STUDIES, Experiment
 from deformstab.paper.runs.note_experiments import NOTE, NoteExperiment
 from deformstab.paper.runs.presets import PRESETS, Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED, PretrainedExperiment
+from deformstab.paper.runs.question_experiments import QUESTIONS, QuestionExperiment
 from deformstab.paper.runs.recipes import RECIPES
 
 QUICK = PRESETS["quick"]
@@ -109,11 +110,18 @@ def test_committed_runs_keep_their_ids_when_experiments_get_new_fields(folder):
         elif found["study"] == NOTE:
             fields = {name: value for name, value in found.items() if name != "study"}
             again = NoteExperiment(**fields)
+        elif found["study"] == QUESTIONS:
+            fields = {name: value for name, value in found.items() if name != "study"}
+            again = QuestionExperiment(**fields | {"network": of_json(found["network"])})
         else:
-            blocks = tuple(tuple(block) for block in found["blocks"])
-            again = Experiment(**{"backend": "tensorflow"} | found | {"blocks": blocks})
+            again = of_json(found)
         assert again.id == path.stem
         assert again.identity() == found
+
+
+def of_json(found):
+    blocks = tuple(tuple(block) for block in found["blocks"])
+    return Experiment(**{"backend": "tensorflow"} | found | {"blocks": blocks})
 
 
 def test_the_version_of_the_numbers_is_part_of_the_id_and_that_of_the_package_is_not(monkeypatch):

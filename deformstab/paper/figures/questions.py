@@ -1,0 +1,146 @@
+"""The open questions: two panels over layers, and below them every statistic with its interval."""
+
+import numpy as np
+import pandas as pd
+
+from deformstab.paper.figures import style
+from deformstab.paper.questions.shifts import WHOLE
+from deformstab.paper.questions.shuffles import CHANNELS, TAPS
+from deformstab.paper.runs.question_measurements import REESTIMATED
+from deformstab.paper.verdicts.question_statistics import NOT_COUNTED
+from deformstab.paper.verdicts.questions import MARGIN, PART_OF, questions
+
+STUDIES = ("questions",)
+TABLES = ("questions", "question_noise", "question_shifts", "question_shuffles")
+CLAIMS = ()
+TITLES = {
+    "1": "Question 1: what pooling gives at initialization, beside noise",
+    "2": "Question 2: what exact consistency under shifts gives",
+    "3": "Question 3: trained filters with channels or taps shuffled",
+}
+_R = "R, deformation / noise"
+_NOISE = {"phase": "initial", "statistics": REESTIMATED, "noise": "gaussian"}
+_SHIFTS = {"phase": "trained", "metric": "cosine"}
+# Of each question two panels: title, table, column, its label, and the rows that are shown.
+_PANELS = {
+    "1": tuple(
+        (f"{metric}, at initialization", "question_noise", "relative_stability", _R, which)
+        for metric, which in (
+            (metric, {"metric": metric, **_NOISE}) for metric in ("cosine", "euclidean")
+        )
+    ),
+    "2": (
+        (
+            *("deformations less translation", "question_shifts", "sensitivity", "sensitivity"),
+            {"change": "beyond_translation", "outside": "edge", **_SHIFTS},
+        ),
+        (
+            *("a roll by one pixel", "question_shifts", "sensitivity", "sensitivity"),
+            {"change": WHOLE, "outside": "circular", **_SHIFTS},
+        ),
+    ),
+    "3": tuple(
+        (f"{shuffle} shuffled", "question_shuffles", "ratio", "sensitivity / intact", which)
+        for shuffle, which in ((name, {"shuffle": name}) for name in (CHANNELS, TAPS))
+    ),
+}
+_SAID = {
+    "1": "R is the sensitivity to random deformations over that to Gaussian noise of the same length, "
+    "batch normalization re-estimated: below 1 a layer is more stable to deformations than their size "
+    "explains.",
+    "2": "Circular networks, trained. Deformations repeat the nearest edge pixel; a roll goes round.",
+    "3": "One 3×3 convolution of a trained network at a time is shuffled: which of its input channels "
+    "a filter looks at, which leaves it as smooth as it was, or the nine places of its weights. "
+    "Sensitivity (cosine) of what follows it, batch normalization re-estimated, over that of the intact "
+    "network.",
+}
+
+
+def plot(results, target):
+    table = _of_question(results, target)
+    height = 2.5 + 0.14 * max(6, len(table)) + 0.5
+    ratios = {"height_ratios": [2.3, height - 2.7]}
+    fig, axes = style.figure(7.2, height, nrows=2, ncols=2, gridspec_kw=ratios)
+    with style.context():
+        for letter, axis, panel in zip("ab", axes[0], _PANELS[target]):
+            _over_layers(axis, letter, results, *panel)
+        grid = axes[1, 0].get_gridspec()
+        for axis in axes[1]:
+            axis.remove()
+        below = fig.add_subplot(grid[1, :])
+        style.panel(below, "c", "mean over layers, ratio of kinds")
+        if len(table):
+            _intervals(below, table)
+        else:
+            style.not_run(below)
+        style.legend(fig, axes[0], rows=2)
+    return fig
+
+
+def _over_layers(axis, letter, results, title, name, column, label, which):
+    style.panel(axis, letter, title)
+    table = results.tables.get(name, pd.DataFrame())
+    for key, value in which.items():
+        table = table[table[key] == value] if len(table) else table
+    table = table[~table["layer"].isin(NOT_COUNTED)] if len(table) else table
+    if not len(table):
+        style.not_run(axis)
+        return
+    keys = ["downsampling", "seed", "layer", "layer_index"]
+    style.kind_lines(axis, table.groupby(keys, sort=False, as_index=False)[column].mean(), column)
+    if column != "sensitivity":
+        axis.axhline(1, color="0.15", linewidth=0.7)
+    axis.set_ylabel(label)
+
+
+def _intervals(axis, table):
+    """A row a statistic, what decides in colour and with its verdict."""
+    places = np.arange(len(table))[::-1]
+    for place, row in zip(places, table.itertuples()):
+        colour = style.KIND_COLOURS["strided"] if row.decisive else "0.5"
+        bars = None if np.isnan(row.low) else [[row.value - row.low], [row.high - row.value]]
+        look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1}
+        axis.errorbar([row.value], [place], xerr=bars, **look)
+        if row.decisive:
+            axis.annotate(
+                row.verdict,
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=5.5,
+                color=colour,
+            )
+    for bound in (1 / MARGIN, MARGIN):
+        axis.axvline(bound, color="0.8", linewidth=0.7, zorder=0)
+    axis.axvline(1, color="0.15", linewidth=0.7, zorder=0)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="both", labelsize=5.5)
+    axis.set_yticks(places, [f"{row.what} · {row.condition}" for row in table.itertuples()])
+    axis.tick_params(axis="y", labelsize=4.8, length=0)
+    axis.set(ylim=(-0.7, len(table) - 0.3), xlabel="ratio")
+
+
+def _of_question(results, target) -> pd.DataFrame:
+    table = questions(results)
+    return table[(table["question"] == target) & (table["seeds"] > 0)] if len(table) else table
+
+
+def caption(results, target):
+    table = _of_question(results, target)
+    training = results.tables.get("question_training", pd.DataFrame())
+    asked = ""
+    if len(training):
+        training = training[training["part"] == PART_OF[target]]
+    if len(training):
+        seeds, images = training["seed"].nunique(), training["train_images"].max()
+        asked = f" {len(training)} networks of {seeds} seeds, {images} training images."
+    questions_asked = " ".join(dict.fromkeys(table["asks"])) if len(table) else ""
+    return (
+        f"{questions_asked} (a, b) {_SAID[target]} Bands: ±2 standard deviations over seeds."
+        f"{asked} (c) Means over layers of logs, paired by seed, with 95 % intervals (Student's t); "
+        "in colour what decides, grey lines 10 % from 1."
+    ).strip()

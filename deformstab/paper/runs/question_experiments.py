@@ -1,0 +1,117 @@
+"""What is run of the open questions: one run a network, which several questions are asked."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from deformstab._version import NUMBERS
+from deformstab.paper.runs.experiments import Experiment
+
+QUESTIONS = "questions"  # the study
+# Networks of the paper, for questions 1 and 3; circular ones with adaptive sampling, for question 2.
+NETWORK, CIRCULAR = "network", "circular"
+PARTS = (NETWORK, CIRCULAR)
+# Measurements, in the time that a pass over an image takes: noise, shifts, shuffled networks.
+_PASSES = {NETWORK: 60.0, CIRCULAR: 120.0}
+
+
+@dataclass(frozen=True)
+class QuestionExperiment:
+    """One network that is trained and asked. Equal fields, equal results.
+
+    Attributes:
+        part: one of `PARTS`, which says what it is asked.
+        network: how it is trained, an `Experiment` with nothing measured beside.
+        shuffles: permutations of each kind, of each convolution (part "network").
+    """
+
+    part: str
+    network: Experiment
+    shuffles: int = 2
+
+    study = QUESTIONS  # what all runs say of themselves
+    choice = ""
+    columns = ("part", "downsampling", "seed")
+
+    @property
+    def downsampling(self) -> str:
+        """The kind, of the network."""
+        return self.network.downsampling
+
+    @property
+    def seed(self) -> int:
+        """Of the network."""
+        return self.network.seed
+
+    @property
+    def id(self) -> str:
+        """A readable name with a hash of `identity` and of the version of the numbers."""
+        text = json.dumps([self.identity(), NUMBERS], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        names = (self.study, self.part, self.network.dataset, self.downsampling)
+        return f"{'-'.join(names)}-seed{self.seed}-{digest}"
+
+    def identity(self) -> dict:
+        """Every field that decides a result, as JSON holds it."""
+        found = {"study": self.study, "part": self.part, "network": self.network.identity()}
+        return found | ({"shuffles": self.shuffles} if self.part == NETWORK else {})
+
+    @property
+    def representations(self) -> list[str]:
+        """What is measured of it: the paper's layers and the logits."""
+        return [*self.network.representations, "logits"]
+
+    @property
+    def convolutions(self) -> list[str]:
+        """Its 3×3 convolutions, each of which is shuffled alone."""
+        names = self.network.representations
+        return [name.removesuffix("_relu") for name in names if name.endswith("_relu")]
+
+    @property
+    def cost(self) -> float:
+        """Roughly the seconds it takes on two cores."""
+        passes = _PASSES[self.part] * self.network.measured_images
+        if self.part == NETWORK:  # half a pass forward over the training images each, on average
+            shuffled = len(self.convolutions) * (1 + 2 * self.shuffles)
+            passes += shuffled * self.network.train_images / 6
+        images = self.network.measured_images
+        asked = dataclasses.replace(self.network, measured_images=images + round(passes / 3))
+        return asked.cost
+
+    @property
+    def memory(self) -> float:
+        """Roughly the bytes it takes."""
+        return self.network.memory
+
+
+def of_preset(preset, network) -> list[QuestionExperiment]:
+    """The runs of a preset: the kinds of each seed, then circular ones of the first seeds.
+
+    Args:
+        preset: with `downsampling`, `seed`, `seeds`, `circular_downsampling`, `circular_seeds` and
+            `shuffles`.
+        network: (kind, seed, **changes) → `Experiment`.
+
+    Raises:
+        ValueError: images that a circular network cannot halve.
+    """
+    halved = 2 ** len(preset.blocks)
+    if preset.image_size % halved:
+        raise ValueError(
+            f"the study {QUESTIONS} has circular networks of {len(preset.blocks)} blocks, so "
+            f"image_size must be a multiple of {halved}, received {preset.image_size}"
+        )
+
+    def asked(part, kinds, seeds, **changes):
+        return [
+            QuestionExperiment(part, network(kind, preset.seed + seed, **changes), preset.shuffles)
+            for kind in kinds
+            for seed in range(seeds)
+        ]
+
+    circular = min(preset.circular_seeds, preset.seeds)
+    return [
+        *asked(NETWORK, preset.downsampling, preset.seeds),
+        *asked(CIRCULAR, preset.circular_downsampling, circular, padding="circular"),
+    ]
