@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from deformstab.measurement.distances import METRICS
 from deformstab.paper.figures import style
 from deformstab.paper.questions.shifts import WHOLE
 from deformstab.paper.questions.shuffles import CHANNELS, TAPS
@@ -24,10 +25,8 @@ _SHIFTS = {"phase": "trained", "metric": "cosine"}
 # Of each question two panels: title, table, column, its label, and the rows that are shown.
 _PANELS = {
     "1": tuple(
-        (f"{metric}, at initialization", "question_noise", "relative_stability", _R, which)
-        for metric, which in (
-            (metric, {"metric": metric, **_NOISE}) for metric in ("cosine", "euclidean")
-        )
+        (f"R, {metric}, at initialization", "question_noise", "relative_stability", _R, which)
+        for metric, which in ((metric, {"metric": metric, **_NOISE}) for metric in METRICS)
     ),
     "2": (
         (
@@ -68,7 +67,7 @@ def plot(results, target):
         for axis in axes[1]:
             axis.remove()
         below = fig.add_subplot(grid[1, :])
-        style.panel(below, "c", "mean over layers, ratio of kinds")
+        style.panel(below, "c", "means over layers, ratios of kinds")
         if len(table):
             _intervals(below, table)
         else:
@@ -93,35 +92,39 @@ def _over_layers(axis, letter, results, title, name, column, label, which):
     axis.set_ylabel(label)
 
 
-def _intervals(axis, table):
-    """A row a statistic, what decides in colour and with its verdict."""
+def _intervals(whole, table):
+    """A row a statistic, what decides in colour and with its verdict; its words left of the axis."""
+    whole.set_axis_off()
+    axis = whole.inset_axes([0.53, 0, 0.3, 1])
     places = np.arange(len(table))[::-1]
     for place, row in zip(places, table.itertuples()):
         colour = style.KIND_COLOURS["strided"] if row.decisive else "0.5"
         bars = None if np.isnan(row.low) else [[row.value - row.low], [row.high - row.value]]
         look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1}
         axis.errorbar([row.value], [place], xerr=bars, **look)
-        if row.decisive:
-            axis.annotate(
-                row.verdict,
-                (1, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=5.5,
-                color=colour,
-            )
+        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        words = {"va": "center", "fontsize": 5.5, "color": colour}
+        axis.annotate(row.verdict, (1, place), xytext=(4, 0), **where, **words)
     for bound in (1 / MARGIN, MARGIN):
         axis.axvline(bound, color="0.8", linewidth=0.7, zorder=0)
     axis.axvline(1, color="0.15", linewidth=0.7, zorder=0)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="both", labelsize=5.5)
+    ends = table[["value", "low", "high"]].to_numpy()
+    low, high = np.clip([np.nanmin(ends) / 1.05, np.nanmax(ends) * 1.05], *_WIDEST)
+    low, high = min(low, 0.85), max(high, 1 / 0.85)
+    ticks = [tick for tick in _TICKS[high / low > 4] if low <= tick <= high]
+    axis.set(xscale="log", xlim=(low, high), xlabel="ratio")
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_xticks([], minor=True)
     axis.set_yticks(places, [f"{row.what} · {row.condition}" for row in table.itertuples()])
-    axis.tick_params(axis="y", labelsize=4.8, length=0)
-    axis.set(ylim=(-0.7, len(table) - 0.3), xlabel="ratio")
+    axis.tick_params(axis="y", labelsize=5, length=0)
+    axis.set_ylim(-0.7, len(table) - 0.3)
+
+
+_WIDEST = (1 / 50, 50)  # ratios; an interval that is wider goes out of the panel
+_TICKS = {
+    False: (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 2.5, 3),
+    True: (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50),
+}
 
 
 def _of_question(results, target) -> pd.DataFrame:

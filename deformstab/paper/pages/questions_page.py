@@ -24,7 +24,8 @@ def section(results, table: pd.DataFrame) -> list[str]:
         "means over the paper's layers, the input left out). A verdict is given where the whole "
         "interval lies in one region, whose bounds are 10 % from 1, and p is below 0.05: the t test of "
         "the bound, adjusted for all decisive rows of all questions (Holm). Rows without a verdict are "
-        "context; no rule reads them.",
+        "context; no rule reads them. R is the sensitivity to deformations over that to noise of the "
+        "same length (`ds.measure_stability`).",
         "",
         *_networks(results),
     ]

@@ -121,7 +121,7 @@ def _noise(kind, metric, phase="initial", statistics=REESTIMATED, noise="gaussia
     conditions = ("initial", REESTIMATED, "gaussian")
     return Statistic(
         POOLING_AT_START,
-        f"relative stability R to deformation and noise, {kind} pooling / without pooling",
+        f"relative stability R, {kind} pooling / without pooling",
         f"{phase}, {metric}, {noise} noise, {statistics}",
         question_statistics.noise(kind, metric, phase, statistics, noise),
         (kind, *question_statistics.WITHOUT_POOLING),
@@ -203,7 +203,7 @@ STATISTICS = (
     _shuffles(_NONE, _BOTH[0]),
     Statistic(
         INTERACTION,
-        f"the same, {_BOTH[0]} / {_BOTH[1]}",
+        f"sensitivity with {TAPS} shuffled / with {CHANNELS} shuffled, {' / '.join(_BOTH)}",
         "trained, cosine",
         question_statistics.interaction,
         (*_NONE, *POOLING),
