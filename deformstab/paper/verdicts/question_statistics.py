@@ -76,19 +76,23 @@ def between(logs, first, second=()) -> pd.Series:
         logs: [(seed, kind) rows, layer columns].
         first, second: kinds; of each those that were run. No `second`: nothing is subtracted.
     """
-    there = set(logs.index.get_level_values("downsampling"))
-    groups = [[kind for kind in kinds if kind in there] for kinds in (first, second)]
-    found, wanted = {}, set().union(*groups)
-    if not groups[0] or (second and not groups[1]):
+    subtracts = bool(second)
+    kinds, seeds = (logs.index.get_level_values(name) for name in ("downsampling", "seed"))
+    first, second = ([kind for kind in group if kind in {*kinds}] for group in (first, second))
+    if not first or (subtracts and not second):
         return pd.Series(dtype=float)
-    for seed, rows in logs.groupby(level="seed"):
-        rows = rows.droplevel("seed")
-        if not wanted <= set(rows.index):
+    by_seed, found = {}, {}
+    for seed, kind, row in zip(seeds, kinds, logs.to_numpy()):
+        by_seed.setdefault(seed, {})[kind] = row
+    for seed, rows in by_seed.items():
+        if not {*first, *second} <= {*rows}:
             continue  # a kind is still to come
         # A layer that one network cannot measure would pass for a difference.
-        by_kind = rows.loc[sorted(wanted)].dropna(axis=1).mean(axis=1)
-        means = [by_kind[group].mean() if group else 0.0 for group in groups]
-        found[seed] = means[0] - means[1]
+        measured = ~np.isnan([rows[kind] for kind in (*first, *second)]).any(axis=0)
+        if measured.any():
+            means = {kind: row[measured].mean() for kind, row in rows.items()}
+            found[seed] = np.mean([means[kind] for kind in first])
+            found[seed] -= np.mean([means[kind] for kind in second]) if subtracts else 0.0
     return pd.Series(found, dtype=float)
 
 

@@ -1,6 +1,7 @@
 """The rules of the open questions: from made-up tables, by plain arithmetic, every verdict."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import statistics as plain
@@ -30,51 +31,57 @@ METRICS = ("cosine", "euclidean")
 DECIDES = ("initial", "re-estimated", "gaussian")
 
 
-def made(effects=None, seeds=5, noise=0.01, rng=0):
-    """Tables in which a kind's log is the effect of (table, kind, *which), seed and layer, and noise."""
-    effects, rng = effects or {}, np.random.default_rng(rng)
+@functools.cache
+def rows_of_all(seeds):
+    """Every row of every table, without its number."""
     tables = {name: [] for name in question_measurements.TABLES}
+    both = ("initial", "trained")
+    for seed, kind in itertools.product(range(seeds), KINDS):
+        which = {"part": "network", "downsampling": kind, "seed": seed}
+        options = both, ("re-estimated", "moving averages"), ("gaussian", "spectrum")
+        for phase, mode, of, metric, layer in itertools.product(*options, METRICS, LAYERS):
+            row = {"phase": phase, "statistics": mode, "noise": of, "metric": metric}
+            row |= {"layer": layer, "layer_index": LAYERS.index(layer)}
+            tables["question_noise"].append({**which, **row})
+        options = CONVOLUTIONS, ("channels", "taps"), range(2)
+        for layer, shuffle, number in itertools.product(*options):
+            row = {"layer": layer, "layer_index": CONVOLUTIONS.index(layer)}
+            row |= {"shuffle": shuffle, "permutation": number}
+            tables["question_shuffles"].append({**which, **row})
+        tables["question_training"].append({**which, **OUTCOME})
+    for seed, kind in itertools.product(range(seeds), CIRCULAR):
+        which = {"part": "circular", "downsampling": kind, "seed": seed}
+        for phase, change, metric, layer in itertools.product(both, CHANGES, METRICS, LAYERS):
+            row = {"phase": phase, "change": change[0], "outside": change[1], "metric": metric}
+            row |= {"layer": layer, "layer_index": LAYERS.index(layer)}
+            tables["question_shifts"].append({**which, **row})
+        for phase in both:
+            row = {"phase": phase, "consistency": 0.9 if "aps" not in kind else 1.0}
+            tables["question_consistency"].append({**which, **row})
+        tables["question_training"].append({**which, **OUTCOME})
+    return {name: pd.DataFrame(rows) for name, rows in tables.items()}
 
-    def value(seed, *key):
-        common = 0.5 * math.sin(3 * seed)  # of all kinds of a seed
-        effect = sum(effects.get(key[:length], 0.0) for length in range(1, len(key) + 1))
-        return math.exp(common + effect + noise * rng.normal())
 
-    for seed in range(seeds):
-        for kind in KINDS:
-            which = {"part": "network", "downsampling": kind, "seed": seed}
-            options = ("initial", "trained"), ("re-estimated", "moving averages")
-            for phase, mode, of, metric, layer in itertools.product(
-                *options, ("gaussian", "spectrum"), METRICS, LAYERS
-            ):
-                # What rules must not look at is far off.
-                r = 99.0 * (1 + seed + KINDS.index(kind)) if layer in ("input", "logits") else 1.0
-                r *= value(seed, "noise", kind, metric, phase, mode, of)
-                row = {"phase": phase, "statistics": mode, "noise": of, "metric": metric}
-                row |= {"layer": layer, "layer_index": LAYERS.index(layer)}
-                tables["question_noise"].append({**which, **row, "relative_stability": r})
-            for layer, shuffle, number in itertools.product(
-                CONVOLUTIONS, ("channels", "taps"), range(2)
-            ):
-                row = {"layer": layer, "layer_index": CONVOLUTIONS.index(layer)}
-                row |= {"shuffle": shuffle, "permutation": number}
-                row["ratio"] = value(seed, "shuffles", kind, shuffle)
-                tables["question_shuffles"].append({**which, **row})
-            tables["question_training"].append({**which, **OUTCOME})
-        for kind in CIRCULAR:
-            which = {"part": "circular", "downsampling": kind, "seed": seed}
-            for phase, change, metric, layer in itertools.product(
-                ("initial", "trained"), CHANGES, METRICS, LAYERS
-            ):
-                row = {"phase": phase, "change": change[0], "outside": change[1], "metric": metric}
-                row |= {"layer": layer, "layer_index": LAYERS.index(layer)}
-                row["sensitivity"] = value(seed, "shifts", kind, *change, metric, phase)
-                tables["question_shifts"].append({**which, **row})
-            for phase in ("initial", "trained"):
-                row = {"phase": phase, "consistency": 0.9 if "aps" not in kind else 1.0}
-                tables["question_consistency"].append({**which, **row})
-            tables["question_training"].append({**which, **OUTCOME})
-    tables = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+def made(effects=None, seeds=5, noise=0.01, rng=0):
+    """Tables in which a log is what its seed has, the effect of its kind, and noise.
+
+    Args:
+        effects: (table, kind), or (table, kind, shuffle) → the effect.
+    """
+    rng = np.random.default_rng(rng)
+    tables = {name: frame.copy() for name, frame in rows_of_all(seeds).items()}
+    numbers = {"noise": "relative_stability", "shifts": "sensitivity", "shuffles": "ratio"}
+    for name, column in numbers.items():
+        frame = tables[f"question_{name}"]
+        logs = 0.5 * np.sin(3.0 * frame["seed"]) + noise * rng.normal(size=len(frame))
+        for (where, kind, *shuffle), effect in (effects or {}).items():
+            chosen = (frame["downsampling"] == kind) & (where == name)
+            if shuffle and name == "shuffles":
+                chosen &= frame["shuffle"] == shuffle[0]
+            logs += effect * chosen
+        # What rules must not look at is far off.
+        logs += frame["layer"].isin(["input", "logits"]) * rng.normal(4, 2, len(frame))
+        frame[column] = np.exp(logs)
     return Results(small_preset(stop_accuracy=0.99), tables)
 
 
@@ -117,7 +124,7 @@ def test_eight_statistics_decide_and_no_two_rows_are_of_one_thing():
 
 def test_a_statistic_of_noise_by_plain_loops():
     results = made(noise=0.3)
-    table = results.tables["question_noise"]
+    table, found = results.tables["question_noise"], questions(results)
     for kind, metric in itertools.product(("max", "average"), METRICS):
         values = []
         for seed in range(5):
@@ -133,7 +140,7 @@ def test_a_statistic_of_noise_by_plain_loops():
                 assert len(logs) == 2
                 means[each] = sum(logs) / 2
             values.append(means[kind] - sum(means[name] for name in WITHOUT_POOLING) / 3)
-        check_row(row_of(questions(results), f"R, {kind} ", NOISE.format(metric)), values)
+        check_row(row_of(found, f"R, {kind} ", NOISE.format(metric)), values)
 
 
 def test_a_statistic_of_shifts_by_plain_loops():
@@ -182,7 +189,6 @@ def check_row(row, values):
 
 
 MARGIN = math.log(1.1)
-ALL = {name: ("noise", name) for name in KINDS}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,267 @@
+"""The study questions: its runs, their files, and a folder that is drawn from them, in small."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import needs_tensorflow
+
+import deformstab as ds
+from deformstab.paper.questions import noise, shuffles
+from deformstab.paper.reproduce import list_runs, reproduce
+from deformstab.paper.runs import question_measurements, runs, training
+from deformstab.paper.runs.kept_networks import KeptNetworks
+from deformstab.paper.runs.presets import PRESETS
+from deformstab.paper.runs.question_experiments import QUESTIONS
+from deformstab.paper.runs.run_files import read_run
+from deformstab.tables import read_csv
+
+pytestmark = needs_tensorflow  # the reproduction's
+SMALLEST = dataclasses.replace(
+    PRESETS["quick"],
+    studies=(QUESTIONS,),
+    image_size=16,
+    max_displacement=1.0,
+    seeds=1,
+    epochs=2,
+    train_images=40,
+    batch_size=20,
+    measured_images=8,
+    blocks=((1, 4), (1, 8)),
+    downsampling=("max",),
+    circular_downsampling=("aps",),
+    shuffles=1,
+)
+NETWORK, CIRCULAR = SMALLEST.experiments()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Really run, one figure drawn."""
+    out = tmp_path_factory.mktemp("questions") / "out"
+    reproduce(SMALLEST, out, ["question_1"], command="it")
+    return out
+
+
+# ---- what is run ----
+
+
+def test_networks_of_every_kind_and_seed_and_circular_ones_of_three():
+    preset = PRESETS["questions"]
+    found = dataclasses.replace(preset, dataset="photos").experiments()
+    parts = {
+        part: [(each.downsampling, each.seed) for each in found if each.part == part]
+        for part in ("network", "circular")
+    }
+    assert sorted(parts["network"]) == sorted((k, s) for k in ds.PAPER_KINDS for s in range(5))
+    kinds = ("subsample", "max", "average", "blur", "aps", "max_aps")
+    assert sorted(parts["circular"]) == sorted((k, s) for k in kinds for s in range(3))
+    assert len({each.id for each in found}) == len(found) == 43
+    later = dataclasses.replace(SMALLEST, seed=4, seeds=2).experiments()
+    assert {each.seed for each in later} == {4, 5}
+
+
+def test_they_are_trained_by_the_recipe_of_cifar10_small():
+    """All that differs is what is measured beside, and what the study is called."""
+    main = dataclasses.replace(PRESETS["cifar10-small"], dataset="photos").experiments(("main",))
+    asked = dataclasses.replace(PRESETS["questions"], dataset="photos").experiments()
+    beside = {"study": "", "track": False, "variants": False, "class_pairs": False}
+    plain = {
+        (each.downsampling, each.seed): dataclasses.replace(each, **beside)
+        for each in main
+        if each.task == "true_labels"
+    }
+    for each in asked:
+        network = dataclasses.replace(each.network, study="")
+        if each.part == "circular":
+            assert network.padding == "circular"
+            continue
+        assert network == plain[each.downsampling, each.seed]
+    assert asked[0].network.train_images == 4000
+    assert asked[0].network.stop_accuracy == 0.99
+
+
+def test_every_choice_is_part_of_the_id():
+    again = SMALLEST.experiments()
+    assert [each.id for each in again] == [NETWORK.id, CIRCULAR.id]
+    for change in ({"epochs": 3}, {"train_images": 41}, {"measured_images": 9}, {"threads": 1}):
+        others = dataclasses.replace(SMALLEST, **change).experiments()
+        assert not {each.id for each in others} & {NETWORK.id, CIRCULAR.id}
+    # Circular networks are not shuffled.
+    others = dataclasses.replace(SMALLEST, shuffles=2).experiments()
+    assert others[0].id != NETWORK.id
+    assert others[1].id == CIRCULAR.id
+    for each in again:
+        assert json.loads(json.dumps(each.identity())) == each.identity()
+        assert each.study == each.identity()["study"] == "questions"
+
+
+def test_images_that_no_circle_can_be_halved_of_are_refused():
+    assert len(dataclasses.replace(SMALLEST, studies=("main",), image_size=18).every_experiment())
+    with pytest.raises(ValueError, match="image_size must be a multiple of 4, received 18"):
+        dataclasses.replace(SMALLEST, image_size=18).experiments()
+
+
+def test_names_of_layers_are_those_of_the_network():
+    blocks = ((2, 4), (1, 6), (3, 5))
+    model = ds.vgg((16, 16, 3), 4, blocks, "strided_relu", seed=0)
+    network = dataclasses.replace(NETWORK.network, blocks=blocks, downsampling="strided_relu")
+    this = dataclasses.replace(NETWORK, network=network)
+    assert this.representations == [*ds.paper_layers(model), "logits"]
+    assert this.convolutions == shuffles.convolutions(model)
+
+
+def test_the_cost_grows_with_work():
+    for each in (NETWORK, CIRCULAR):
+        for change in ({"epochs": 9}, {"measured_images": 512}, {"train_images": 4000}):
+            network = dataclasses.replace(each.network, **change)
+            assert dataclasses.replace(each, network=network).cost > each.cost > 0
+    assert dataclasses.replace(NETWORK, shuffles=50).cost > NETWORK.cost
+    assert NETWORK.memory > 0
+
+
+# ---- a folder ----
+
+
+def test_the_folder_has_what_the_study_gives(folder):
+    assert list_runs(SMALLEST, folder)["finished"].all()
+    assert {path.name for path in (folder / "figures").glob("*.png")} == {"figure_question_1.png"}
+    names = {path.stem for path in (folder / "tables").iterdir()}
+    assert {*question_measurements.TABLES, "questions"} <= names
+    assert not {"sensitivity", "training", "epochs"} & names
+    text = (folder / "claims.md").read_text(encoding="utf-8")
+    assert "## Open questions" in text
+    assert "## What was trained" not in text
+    assert "`it --studies=questions --figures=question_1`" in (folder / "README.md").read_text()
+    table = read_csv(folder / "tables" / "questions.csv")
+    assert (table.loc[table["decisive"], "verdict"] == "undecided").all()
+    noise_table = read_csv(folder / "tables" / "question_noise.csv")
+    assert set(noise_table["statistics"]) == {"moving averages", "re-estimated"}
+    assert len(noise_table) == 2 * 2 * 2 * 2 * 6
+    assert noise_table["relative_stability"].gt(0).all()
+    shifts = read_csv(folder / "tables" / "question_shifts.csv")
+    assert len(shifts) == 2 * 12 * 2 * 6
+    assert set(shifts["part"]) == {"circular"}
+    shuffled = read_csv(folder / "tables" / "question_shuffles.csv")
+    assert len(shuffled) == 2 * 2 * 1
+    channels = shuffled[shuffled["shuffle"] == "channels"]
+    np.testing.assert_allclose(channels["smoothness"], channels["smoothness_before"], rtol=1e-8)
+
+
+def test_a_second_call_runs_nothing_and_other_studies_may_follow(folder, monkeypatch):
+    monkeypatch.setattr(runs, "execute", lambda *_, **__: pytest.fail("it is finished"))
+    before = (folder / "claims.md").read_bytes()
+    reproduce(SMALLEST, folder, ["question_1"], command="it")
+    assert (folder / "claims.md").read_bytes() == before
+    both = dataclasses.replace(SMALLEST, studies=("filters", QUESTIONS))
+    left = list_runs(both, folder)
+    assert left["finished"].sum() == 2
+    assert len(left) == 2 + 5
+
+
+DAMAGES = ["a row less", "twice", "a table less", "another layer", "a column", "text", "another"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("this", [NETWORK, CIRCULAR], ids=lambda this: this.part)
+def test_a_file_that_is_cut_is_refused(folder, this, damage, tmp_path):
+    path = folder / "runs" / f"{this.id}.json"
+    tables, seconds = read_run(path, this)
+    assert seconds > 0
+    result = json.loads(path.read_text(encoding="utf-8"))
+    name = "question_noise" if this.part == "network" else "question_shifts"
+    assert name in tables
+    texts = result["tables"]
+    lines = texts[name].splitlines(keepends=True)
+    if damage == "a row less":
+        texts[name] = "".join(lines[:-1])
+    if damage == "twice":
+        texts[name] = "".join([*lines[:-1], lines[-2]])
+    if damage == "a table less":
+        del texts["question_training"]
+    if damage == "another layer":
+        texts[name] = texts[name].replace("block1_downsample", "block3_downsample")
+    if damage == "a column":
+        texts[name] = texts[name].replace("sensitivity", "other")
+    if damage == "text":
+        texts["question_training"] = texts["question_training"].replace("2,", "two,", 1)
+    if damage == "another":
+        result["experiment"]["network"]["seed"] = 7
+    other = tmp_path / "run.json"
+    other.write_text(json.dumps(result), encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged or of another run"):
+        read_run(other, this)
+
+
+# ---- a run ----
+
+
+def test_one_that_was_stopped_goes_on_and_its_network_is_the_recipe_s(
+    folder, tmp_path, monkeypatch
+):
+    expected, _ = read_run(folder / "runs" / f"{NETWORK.id}.json", NETWORK)
+    run_epoch = training.Training.run_epoch
+
+    def stops(self, *rest):
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(self, *rest)
+
+    (tmp_path / "runs").mkdir()
+    networks = KeptNetworks(tmp_path / "asked", ("initial", "trained"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "run_epoch", stops)
+        with pytest.raises(KeyboardInterrupt):
+            runs.execute(NETWORK, tmp_path, networks=networks)
+    assert (tmp_path / "runs" / f"{NETWORK.id}.partial.npz").exists()
+    training.compiled_model.cache_clear()  # nothing of the run is left in memory
+    result = runs.execute(NETWORK, tmp_path, networks=networks)
+    runs.keep(NETWORK, result, tmp_path)
+    found, _ = read_run(tmp_path / "runs" / f"{NETWORK.id}.json", NETWORK)
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(found[name], table, check_exact=True)
+    # What was measured on the way has left the network as it was.
+    plain = KeptNetworks(tmp_path / "plain", ("initial", "trained"))
+    runs.run(NETWORK.network, networks=plain)
+    model = ds.vgg((16, 16, 3), 10, NETWORK.network.blocks, "max")
+    for moment in ("initial", "trained"):
+        weights = []
+        for kept in (networks, plain):
+            assert kept.load(NETWORK.network, model, moment)
+            weights.append(model.get_weights())
+        assert all((one == other).all() for one, other in zip(*weights))
+
+
+def test_statistics_are_what_they_are_called(monkeypatch):
+    """Which moving averages a network has when it is measured beside noise."""
+    seen = []
+
+    def beside_noise(model, images, deformation):
+        layer = model.get_layer("block1_conv1_bn")
+        seen.append([np.array(v.numpy()) for v in (layer.moving_mean, layer.moving_variance)])
+        return pd.DataFrame({"layer": ["input"]})
+
+    monkeypatch.setattr(noise, "beside_noise", beside_noise)
+    monkeypatch.setattr(shuffles, "by_shuffle", lambda *_: pd.DataFrame({"layer": ["input"]}))
+    network = NETWORK.network
+    this = training.Training(network, runs.dataset_of(network))
+    found = {}
+    question_measurements.measure(NETWORK, this, "initial", found)
+    fresh, estimated = seen
+    assert (fresh[0] == 0).all()
+    assert (fresh[1] == 1).all()
+    assert (estimated[0] != 0).all()
+    np.testing.assert_array_equal(this.model.get_layer("block1_conv1_bn").moving_mean.numpy(), 0)
+    while not this.is_over:
+        this.run_epoch()
+    question_measurements.measure(NETWORK, this, "trained", found)
+    *_, stale, estimated = seen
+    layer = this.model.get_layer("block1_conv1_bn")
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), estimated[0])
+    # After four steps with momentum 0.99 little of the first variance, 1, is forgotten.
+    assert (stale[1] > 0.9).all()
+    assert (np.abs(stale[0]) < np.abs(estimated[0])).all()
+    statistics = [frame["statistics"].item() for frame in found["question_noise"]]
+    assert statistics == ["moving averages", "re-estimated"] * 2
