@@ -9,6 +9,7 @@ import pytest
 from helpers import needs_tensorflow
 
 import deformstab as ds
+from deformstab.paper.figures import style
 from deformstab.paper.questions import noise, shuffles
 from deformstab.paper.reproduce import list_runs, reproduce
 from deformstab.paper.runs import question_measurements, runs, training
@@ -152,6 +153,7 @@ def test_the_folder_has_what_the_study_gives(folder):
 
 def test_a_second_call_runs_nothing_and_other_studies_may_follow(folder, monkeypatch):
     monkeypatch.setattr(runs, "execute", lambda *_, **__: pytest.fail("it is finished"))
+    monkeypatch.setattr(style, "save", lambda *_: None)
     before = (folder / "claims.md").read_bytes()
     reproduce(SMALLEST, folder, ["question_1"], command="it")
     assert (folder / "claims.md").read_bytes() == before
