@@ -5,7 +5,6 @@ started; it yields (experiment, what the function gave) as they end, in whatever
 gives depends on its experiment alone, so all executors give the same tables.
 """
 
-import dataclasses
 import functools
 import importlib
 import itertools
@@ -18,6 +17,7 @@ import keras
 
 from deformstab.extras import needing
 from deformstab.paper.data import datasets
+from deformstab.paper.runs.question_experiments import located
 from deformstab.provenance import THREAD_VARIABLES, computes_on_gpu
 
 RETRIES = 5  # of a run that lost its worker; not without end, for it may be what kills them
@@ -155,7 +155,7 @@ def _submitted(task, execute, experiment, gpus):
     options["runtime_env"] = {"env_vars": kept}
     if experiment.data_dir is not None:  # a worker has a working directory of its own
         path = os.path.abspath(experiment.data_dir)
-        experiment = dataclasses.replace(experiment, data_dir=path)
+        experiment = located(experiment, path)
     return task.options(name=experiment.id, **options).remote(
         execute, experiment, _versions(), gpus
     )

@@ -38,6 +38,7 @@ class NoteExperiment:
     study = NOTE  # what all runs say of themselves
     choice = ""
     columns = ("seed",)
+    data_dir, data_fingerprint = None, ""  # what it needs is bundled
 
     @property
     def id(self) -> str:

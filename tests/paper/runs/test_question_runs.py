@@ -12,7 +12,7 @@ import deformstab as ds
 from deformstab.paper.figures import style
 from deformstab.paper.questions import noise, shuffles
 from deformstab.paper.reproduce import list_runs, reproduce
-from deformstab.paper.runs import question_measurements, runs, training
+from deformstab.paper.runs import question_experiments, question_measurements, runs, training
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.presets import PRESETS
 from deformstab.paper.runs.question_experiments import QUESTIONS
@@ -267,3 +267,16 @@ def test_statistics_are_what_they_are_called(monkeypatch):
     assert (np.abs(stale[0]) < np.abs(estimated[0])).all()
     statistics = [frame["statistics"].item() for frame in found["question_noise"]]
     assert statistics == ["moving averages", "re-estimated"] * 2
+
+
+def test_a_worker_elsewhere_is_told_where_its_data_lie():
+    """What the executor of Ray reads of a run, and changes."""
+    network = dataclasses.replace(NETWORK.network, data_dir="here.npz", data_fingerprint="abc")
+    this = dataclasses.replace(NETWORK, network=network)
+    there = question_experiments.located(this, "/there.npz")
+    assert (there.data_dir, there.network.data_dir) == ("/there.npz", "/there.npz")
+    assert (there.id, there.data_fingerprint, there.threads) == (this.id, "abc", network.threads)
+    assert question_experiments.located(network, "/there.npz").data_dir == "/there.npz"
+    (note, *_) = PRESETS["note"].experiments()
+    assert (note.data_dir, note.data_fingerprint) == (None, "")
+    assert "data_dir" not in note.identity()
