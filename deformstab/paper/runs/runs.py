@@ -66,15 +66,18 @@ def _run(experiment, checkpoint, networks=None) -> tuple[dict[str, pd.DataFrame]
     return {name: with_run(found.get(name), experiment) for name in names}, seconds
 
 
-def _trained(experiment, checkpoint, networks, measures) -> tuple[dict[str, list], float]:
-    """Table → frames of it, by measures(training, phase, found) before and after; and the seconds."""
+def _trained(experiment, checkpoint, networks, measures, run=None) -> tuple[dict[str, list], float]:
+    """Table → frames of it, by measures(training, phase, found) before and after; and the seconds.
+
+    The network is kept under the name of the `run`, by default the experiment's own.
+    """
     start = time.perf_counter()
     data = dataset_of(experiment)
     training = Training(experiment, data)
 
     def keep(moment, step=None):
         if networks is not None:
-            networks.keep(experiment, training.measured, moment, step)
+            networks.keep(run or experiment, training.measured, moment, step)
 
     kept = training.resume(checkpoint) if checkpoint else None
     if kept is None:
@@ -138,7 +141,7 @@ def execute(experiment: Experiment, folder, commit: str | None = None, networks=
     if experiment.study in apart.TRAINED:
         module = apart.MEASUREMENTS[experiment.study]
         asks = functools.partial(module.measure, experiment)
-        found, seconds = _trained(experiment.network, checkpoint, networks, asks)
+        found, seconds = _trained(experiment.network, checkpoint, networks, asks, experiment)
         tables = module.tables_of(found)
     elif experiment.study in apart.MEASUREMENTS:
         start = time.perf_counter()

@@ -1,12 +1,13 @@
 """The study questions: its runs, their files, and a folder that is drawn from them, in small."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import needs_tensorflow
+from helpers import ROOT, needs_tensorflow
 
 import deformstab as ds
 from deformstab.paper.figures import style
@@ -197,6 +198,16 @@ def test_a_file_that_is_cut_is_refused(folder, this, damage, tmp_path):
         read_run(other, this)
 
 
+def test_columns_of_texts_are_numbers_in_no_other_study():
+    """The types of columns go by their names alone, in all files of runs."""
+    for other in ("cifar10-small", "pretrained", "note"):
+        for path in sorted((ROOT / "results" / other / "runs").glob("*.json"))[::40]:
+            for text in json.loads(path.read_text(encoding="utf-8"))["tables"].values():
+                if text.strip():
+                    frame = pd.read_csv(io.StringIO(text)).select_dtypes("number")
+                    assert not set(frame) & set(question_measurements.TEXTS)
+
+
 # ---- a run ----
 
 
@@ -230,8 +241,8 @@ def test_one_that_was_stopped_goes_on_and_its_network_is_the_recipe_s(
     model = ds.vgg((16, 16, 3), 10, NETWORK.network.blocks, "max")
     for moment in ("initial", "trained"):
         weights = []
-        for kept in (networks, plain):
-            assert kept.load(NETWORK.network, model, moment)
+        for kept, run in ((networks, NETWORK), (plain, NETWORK.network)):
+            assert kept.load(run, model, moment)
             weights.append(model.get_weights())
         assert all((one == other).all() for one, other in zip(*weights))
 
