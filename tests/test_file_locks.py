@@ -1,9 +1,8 @@
 """A file has one writer: what another one is told, and what is left behind."""
 
 import gc
-import multiprocessing
+import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -23,6 +22,38 @@ worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60
 worker.start()
 print(worker.pid, flush=True)
 time.sleep(600)
+"""
+# Three processes want one lock at the same moments. One process imports the package and is forked.
+RACE = """
+import json, multiprocessing, pathlib, sys
+from deformstab.locks import FileLock
+
+def train(name):
+    lock = FileLock(folder / "table.csv")
+    for _ in range(200):
+        barrier.wait()
+        try:
+            lock.acquire()
+        except ValueError:
+            results.put(None)
+        else:
+            marker = folder / "marker"
+            with open(marker, "x"):  # fails if there are two
+                pass
+            marker.unlink()
+            results.put(name)
+            lock.release()
+
+folder = pathlib.Path(sys.argv[1])
+context = multiprocessing.get_context("fork")
+barrier, results = context.Barrier(3), context.SimpleQueue()
+processes = [context.Process(target=train, args=(name,)) for name in range(3)]
+for process in processes:
+    process.start()
+found = [results.get() for _ in range(600)]
+for process in processes:
+    process.join()
+json.dump([[process.exitcode for process in processes], found], sys.stdout)
 """
 
 
@@ -133,35 +164,16 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def _train(folder, name, barrier, results):
-    lock = FileLock(pathlib.Path(folder, "table.csv"))
-    for _ in range(200):
-        barrier.wait()
-        try:
-            lock.acquire()
-        except ValueError:
-            results.put(None)
-        else:
-            marker = pathlib.Path(folder, "marker")
-            with open(marker, "x"):  # fails if there are two
-                pass
-            marker.unlink()
-            results.put(name)
-            lock.release()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 def test_there_are_never_two(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(3), context.SimpleQueue()
-    processes = [
-        context.Process(target=_train, args=(str(tmp_path), name, barrier, results))
-        for name in range(3)
-    ]
-    for process in processes:
-        process.start()
-    found = [results.get() for _ in range(600)]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    done = subprocess.run(
+        [sys.executable, "-c", RACE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    codes, found = json.loads(done.stdout)
+    assert codes == [0, 0, 0]
+    assert len(found) == 600
     assert sum(name is not None for name in found) >= 200
