@@ -46,13 +46,15 @@ def train(name):
 
 folder = pathlib.Path(sys.argv[1])
 context = multiprocessing.get_context("fork")
-barrier, results = context.Barrier(3), context.SimpleQueue()
+barrier, results = context.Barrier(3, timeout=60), context.SimpleQueue()
 processes = [context.Process(target=train, args=(name,)) for name in range(3)]
 for process in processes:
     process.start()
-found = [results.get() for _ in range(600)]
-for process in processes:
+for process in processes:  # where one fails, the others wait for it at the barrier, and fail
     process.join()
+found = []
+while not results.empty():
+    found.append(results.get())
 json.dump([[process.exitcode for process in processes], found], sys.stdout)
 """
 
