@@ -15,6 +15,7 @@ from test_result_tables import RUN_COLUMNS, made_run, small_preset
 
 import deformstab
 from deformstab.paper import reproduce as reproduction
+from deformstab.paper.figures import style
 from deformstab.paper.pages import claims_page, folder_page
 from deformstab.paper.reproduce import reproduce
 from deformstab.paper.runs import experiments, runs
@@ -62,6 +63,18 @@ def text(folder, name):
 
 def links_of(page):
     return [link for link in re.findall(r"\]\(([^)#]+)\)", page) if not link.startswith("http")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_pictures():
+    """Coarse, and without fonts in a PDF: of pictures, these tests ask which there are.
+
+    How they are saved otherwise, `test_figures` asks.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(style._RC, "pdf.fonttype", 3)
+        patch.setitem(style._FORMATS, "png", {"dpi": 60})
+        yield
 
 
 # ---- the whole, really run ----
