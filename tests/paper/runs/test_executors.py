@@ -61,14 +61,19 @@ def some():
     return [Experiment(**CHOICES | changes) for changes in SOME]
 
 
+@pytest.fixture(scope="module")
+def imported_ray():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")  # which an import reads
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)  # else Ray writes one into the home folder
+        yield pytest.importorskip("ray")
+
+
 @pytest.fixture
-def ray(monkeypatch):
+def ray(imported_ray):
     """Ray, from which an executor has disconnected when a test is over."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)  # else Ray writes one into the home folder
-    ray = pytest.importorskip("ray")
-    yield ray
-    assert not ray.is_initialized()
+    yield imported_ray
+    assert not imported_ray.is_initialized()
 
 
 def tables(folder):
@@ -164,21 +169,26 @@ def test_a_run_that_loses_its_machine_is_run_on_another(tmp_path, some, ray):
 # ---- GPUs ----
 
 
-@pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (0.25, {"0"})])
-def test_each_run_sees_the_gpu_it_was_dealt_and_no_other(monkeypatch, some, ray, gpus, expected):
-    """GPUs that the machine says it has: Ray deals them out without asking whether it is true."""
+@pytest.fixture(scope="module")
+def machine_with_gpus(imported_ray):
+    """The address of a machine that says it has two GPUs: Ray does not ask whether it is true."""
     from ray.cluster_utils import Cluster
 
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+    yield cluster.address
+    cluster.shutdown()
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (0.25, {"0"})])
+def test_each_run_sees_the_gpu_it_was_dealt_and_no_other(
+    monkeypatch, some, ray, machine_with_gpus, gpus, expected
+):
     def there(*_):
         time.sleep(1)  # so that the next run starts on the other one
         return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["NVIDIA_TF32_OVERRIDE"], os.getpid()
 
     monkeypatch.setattr(executors, "_run_there", there)  # which refuses GPUs that are none
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
-    try:
-        found = dict(executors.on_ray(None, cluster.address, gpus)(some, len, silent))
-    finally:
-        cluster.shutdown()
+    found = dict(executors.on_ray(None, machine_with_gpus, gpus)(some, len, silent))
     places, tf32, processes = zip(*found.values())
     assert len(found) == len(some)
     assert set(places) == expected
