@@ -1,13 +1,16 @@
 """Kept networks: measured again they give the tables of the run, byte for byte."""
 
 import dataclasses
+import functools
 import json
+import shutil
 import warnings
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import test_reproduce
 from test_runs import experiment
 
 import deformstab as ds
@@ -17,12 +20,30 @@ from deformstab.paper.runs.kept_networks import MOMENTS, KeptNetworks
 from deformstab.paper.runs.preset import Preset
 from deformstab.tables import read_csv
 
+quick_pictures = test_reproduce.quick_pictures  # a fixture
 TRACKED = {"track": True, "variants": True}
 MORE = ("stability", "equivariance")
+BY_DEFAULT = ("trained",)
 
 
 def as_text(tables):
     return {name: table.to_csv(index=False) for name, table in tables.items() if len(table)}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """(moments, choices) → an experiment, its tables, its networks; each is run once.
+
+    The networks are for all tests, and no test changes them.
+    """
+
+    @functools.cache
+    def run(moments, **choices):
+        this = experiment(**choices)
+        networks = KeptNetworks(tmp_path_factory.mktemp("kept"), moments)
+        return this, runs.run(this, networks=networks), networks
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -33,9 +54,9 @@ def as_text(tables):
     ],
     ids=lambda changes: ", ".join(changes) or "plain",
 )
-def test_measuring_again_gives_the_very_tables_the_run_gave(tmp_path, changes):
-    this, networks = experiment(**changes), KeptNetworks(tmp_path, MOMENTS)
-    given = as_text(runs.run(this, networks=networks))
+def test_measuring_again_gives_the_very_tables_the_run_gave(kept, changes):
+    this, tables, networks = kept(MOMENTS, **changes)
+    given = as_text(tables)
     training.compiled_model.cache_clear()  # nothing of the run is left in memory
     again = as_text(measuring_again.measure_again(this, networks))
     del_training = {
@@ -46,17 +67,15 @@ def test_measuring_again_gives_the_very_tables_the_run_gave(tmp_path, changes):
     assert measuring_again.missing([this], networks).empty
 
 
-def test_keeping_changes_no_result(tmp_path):
-    this = experiment(**TRACKED)
-    plain = as_text(runs.run(this))
-    assert as_text(runs.run(this, networks=KeptNetworks(tmp_path, MOMENTS))) == plain
+def test_keeping_changes_no_result(kept):
+    this, tables, _ = kept(MOMENTS, **TRACKED)
+    assert as_text(tables) == as_text(runs.run(this))
 
 
-def test_a_kept_network_is_a_file_that_keras_reads(tmp_path):
-    this, networks = experiment(), KeptNetworks(tmp_path)
-    tables = runs.run(this, networks=networks)
-    (file,) = tmp_path.rglob("*.h5")
-    assert file == tmp_path / this.id / "trained.weights.h5"
+def test_a_kept_network_is_a_file_that_keras_reads(kept):
+    this, tables, networks = kept(BY_DEFAULT)
+    (file,) = networks.folder.rglob("*.h5")
+    assert file == networks.folder / this.id / "trained.weights.h5"
     assert json.loads((file.parent / "experiment.json").read_text()) == this.identity()
     model = ds.vgg((16, 16, 3), 10, this.blocks, "max")
     model.load_weights(file)
@@ -64,9 +83,8 @@ def test_a_kept_network_is_a_file_that_keras_reads(tmp_path):
     np.testing.assert_array_equal(ds.filter_smoothness(model)["smoothness"], smoothness)
 
 
-def test_a_run_that_was_stopped_keeps_what_one_that_was_not_keeps(tmp_path):
-    this = experiment(**TRACKED)
-    runs.run(this, networks=KeptNetworks(tmp_path / "whole", MOMENTS))
+def test_a_run_that_was_stopped_keeps_what_one_that_was_not_keeps(tmp_path, kept):
+    this, _, undisturbed = kept(MOMENTS, **TRACKED)
     stopped = tmp_path / "checkpoint.npz"
     short = training.Training.run_epoch
 
@@ -84,16 +102,16 @@ def test_a_run_that_was_stopped_keeps_what_one_that_was_not_keeps(tmp_path):
         with pytest.raises(Stop):
             runs.run(this, stopped, networks)
     runs.run(this, stopped, networks)
-    whole = sorted(path.name for path in (tmp_path / "whole" / this.id).glob("*.h5"))
+    whole = sorted(path.name for path in (undisturbed.folder / this.id).glob("*.h5"))
     assert sorted(path.name for path in (tmp_path / "stopped" / this.id).glob("*.h5")) == whole
-    again = measuring_again.measure_again(this, KeptNetworks(tmp_path / "whole", MOMENTS))
+    again = measuring_again.measure_again(this, undisturbed)
     assert as_text(measuring_again.measure_again(this, networks)) == as_text(again)
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5", "another network"])
-def test_a_damaged_file_is_refused_by_name(tmp_path, content):
-    this, networks = experiment(), KeptNetworks(tmp_path)
-    runs.run(this, networks=networks)
+def test_a_damaged_file_is_refused_by_name(tmp_path, kept, content):
+    this, _, undamaged = kept(BY_DEFAULT)
+    networks = KeptNetworks(shutil.copytree(undamaged.folder, tmp_path / "damaged"))
     (file,) = tmp_path.rglob("*.h5")
     if isinstance(content, bytes):
         file.write_bytes(content)
@@ -116,27 +134,39 @@ def test_unknown_moments_are_refused(tmp_path, moments):
 # ---- a folder of results ----
 
 
-def small(seeds=2):
-    return Preset(
-        "made",
-        studies=("main",),
-        image_size=16,
-        downsampling=("max", "average"),
-        seeds=seeds,
-        epochs=1,
-        train_images=20,
-        measured_images=8,
-        main_tasks=("true_labels",),
-        blocks=((1, 4), (1, 4)),
-    )
+PRESET = Preset(
+    "made",
+    studies=("main",),
+    image_size=16,
+    downsampling=("max", "average"),
+    seeds=2,
+    epochs=1,
+    train_images=20,
+    measured_images=8,
+    main_tasks=("true_labels",),
+    blocks=((1, 4), (1, 4)),
+)
 
 
-def test_a_folder_is_measured_again_beside_what_it_has(tmp_path):
-    preset, networks = small(), KeptNetworks(tmp_path / "networks", MOMENTS)
-    folder = tmp_path / "results"
-    reproduce(preset, folder, ["2d"], networks=networks)
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """The results of `PRESET`, and in a folder beside them its networks of every moment."""
+    path = tmp_path_factory.mktemp("reproduced")
+    reproduce(PRESET, path / "results", ["2d"], networks=KeptNetworks(path / "networks", MOMENTS))
+    return path
+
+
+@pytest.fixture
+def copied(reproduced, tmp_path):
+    """A test's own (folder of results, networks)."""
+    copy = shutil.copytree(reproduced, tmp_path / "copy")
+    return copy / "results", KeptNetworks(copy / "networks", MOMENTS)
+
+
+def test_a_folder_is_measured_again_beside_what_it_has(copied):
+    folder, networks = copied
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    missing = measure_again(preset, folder, networks)
+    missing = measure_again(PRESET, folder, networks)
     assert missing.empty
     assert before == {path: path.read_bytes() for path in before}
     for name in ("sensitivity", "smoothness"):
@@ -145,18 +175,16 @@ def test_a_folder_is_measured_again_beside_what_it_has(tmp_path):
         pd.testing.assert_frame_equal(again, given[list(again)], check_exact=True)
 
 
-def test_more_is_measured_of_kept_networks_than_when_they_were_trained(tmp_path):
-    preset, networks = small(seeds=1), KeptNetworks(tmp_path / "networks", MOMENTS)
-    folder = tmp_path / "results"
-    reproduce(preset, folder, ["2d"], networks=networks)
+def test_more_is_measured_of_kept_networks_than_when_they_were_trained(copied):
+    folder, networks = copied
     assert not (folder / "tables" / "stability.csv").exists()
-    more = dataclasses.replace(preset, more_measures=MORE)
+    more = dataclasses.replace(PRESET, more_measures=MORE)
     assert measure_again(more, folder, networks).empty
     tables = {
         name: read_csv(folder / "measured_again" / "tables" / f"{name}.csv")
         for name in ("sensitivity", *MORE)
     }
-    (this,) = (each for each in preset.experiments() if each.downsampling == "max")
+    this = next(each for each in PRESET.experiments() if each.downsampling == "max")
     model = ds.vgg((16, 16, 3), 10, this.blocks, "max")
     assert networks.load(this, model, "trained")
     images = runs.dataset_of(this).x_test[:8]
@@ -169,6 +197,7 @@ def test_more_is_measured_of_kept_networks_than_when_they_were_trained(tmp_path)
     }
     for name, rows in tables.items():
         found = rows[(rows["downsampling"] == "max") & (rows["phase"] == "trained")]
+        found = found[found["seed"] == this.seed]
         if name == "sensitivity":
             found = found[found["metric"] == "cosine"]
         found = found[[*expected[name].columns]].reset_index(drop=True)
@@ -178,9 +207,8 @@ def test_more_is_measured_of_kept_networks_than_when_they_were_trained(tmp_path)
         reproduce(more, folder, ["2d"])
 
 
-def test_more_measures_during_training(tmp_path):
-    this = experiment(track=True, more_measures=MORE)
-    tables = runs.run(this)
+def test_more_measures_during_training(tmp_path, kept):
+    this, tables, _ = kept(MOMENTS, more_measures=MORE, track=True)
     plain = runs.run(dataclasses.replace(this, more_measures=()))
     rows = tables["trajectory"]
     quantities = {
@@ -220,15 +248,17 @@ def test_more_measures_are_no_other_runs_where_there_are_none():
         Preset("made", more_measures=("rank",))
 
 
-def test_what_is_missing_is_told_and_the_rest_is_measured(tmp_path):
-    preset, networks = small(), KeptNetworks(tmp_path / "networks")
-    folder = tmp_path / "results"
-    reproduce(dataclasses.replace(preset, seeds=1), tmp_path / "fewer", ["2d"], networks=networks)
-    reproduce(preset, folder, ["2d"])
-    missing = measure_again(preset, folder, networks)
+def test_what_is_missing_is_told_and_the_rest_is_measured(copied):
+    folder, networks = copied
     expected = {}
-    for each in preset.experiments():
+    for each in PRESET.experiments():
+        kept = networks.folder / each.id
+        if each.seed == 0:
+            (kept / "initial.weights.h5").unlink()
+        else:
+            shutil.rmtree(kept)
         expected[each.id] = "initial" if each.seed == 0 else "initial, trained"
+    missing = measure_again(PRESET, folder, networks)
     assert dict(zip(missing["run"], missing["missing"])) == expected
     again = read_csv(folder / "measured_again" / "tables" / "sensitivity.csv")
     assert set(again["seed"]) == {0}
@@ -238,8 +268,7 @@ def test_what_is_missing_is_told_and_the_rest_is_measured(tmp_path):
     )
 
 
-def test_a_folder_of_which_nothing_is_kept_is_refused(tmp_path):
-    preset = small(seeds=1)
-    reproduce(preset, tmp_path / "results", ["2d"])
-    with pytest.raises(ValueError, match="holds no network of the 2 runs"):
-        measure_again(preset, tmp_path / "results", KeptNetworks(tmp_path / "empty"))
+def test_a_folder_of_which_nothing_is_kept_is_refused(copied, tmp_path):
+    folder, _ = copied
+    with pytest.raises(ValueError, match="holds no network of the 4 runs"):
+        measure_again(PRESET, folder, KeptNetworks(tmp_path / "empty"))
