@@ -125,6 +125,10 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, kept, content):
         measuring_again.measure_again(this, networks)
 
 
+def test_only_trained_networks_are_kept_unless_asked(tmp_path):
+    assert KeptNetworks(tmp_path).moments == ("trained",)
+
+
 @pytest.mark.parametrize("moments", [(), ("trained", "never")])
 def test_unknown_moments_are_refused(tmp_path, moments):
     with pytest.raises(ValueError, match="networks are kept at initial, tracked, trained"):
