@@ -5,6 +5,11 @@ trained. Seeds are the unit, as in `claims.py`: a statistic is one number a seed
 logs paired by seed (`question_statistics.py`), and a row tells the exponential of its mean, a
 ratio, with Student's 95 % interval over seeds.
 
+Eight decide. Question 1: max and average pooling, by both metrics, at initialization, Gaussian noise,
+batch normalization re-estimated. Question 2: adaptive sampling against subsampling, and adaptive max
+pooling against max pooling, trained, by cosine, deformations without their translation, edge pixels
+repeated. Question 3: taps against channels, without pooling; and that less the same with pooling.
+
 The margin is 10 %: a ratio between 1/1.1 and 1.1 is no difference that matters here. It divides the
 numbers into regions, each with its verdict. A verdict is given when the whole interval lies in one
 region *and* the p-value, adjusted by Holm for all decisive statistics of all questions, is below
