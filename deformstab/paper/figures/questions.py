@@ -95,7 +95,7 @@ def _over_layers(axis, letter, results, title, name, column, label, which):
 def _intervals(whole, table):
     """A row a statistic, what decides in colour and with its verdict; its words left of the axis."""
     whole.set_axis_off()
-    axis = whole.inset_axes([0.53, 0, 0.3, 1])
+    axis = whole.inset_axes([0.56, 0, 0.27, 1])
     places = np.arange(len(table))[::-1]
     for place, row in zip(places, table.itertuples()):
         colour = style.KIND_COLOURS["strided"] if row.decisive else "0.5"
