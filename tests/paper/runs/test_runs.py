@@ -610,7 +610,7 @@ def test_the_accuracy_is_of_as_many_test_images_as_asked_for(scaling):
     this = experiment(test_images=700, input_scaling=scaling)
     data = runs.dataset_of(this)
     assert len(data.x_test) == 512
-    x, y = runs._test_images(this, data)
+    x, y = runs.test_images_of(this, data)
     assert len(x) == len(y) == 700
     raw = datasets.load("photos", None, 16, 40, 700)
     expected = tasks.scaled(raw, scaling)
@@ -627,7 +627,7 @@ def test_else_the_accuracy_is_of_the_images_that_measure(changes):
     this = experiment(**changes)
     data = runs.dataset_of(this)
     assert len(data.x_test) == max(512, this.measured_images)
-    assert runs._test_images(this, data)[0] is data.x_test
+    assert runs.test_images_of(this, data)[0] is data.x_test
 
 
 def test_a_run_says_what_it_ran_on(tmp_path):
