@@ -87,7 +87,7 @@ class Preset:
     pretrained_images: str | None = None
     pretrained_range: tuple = (-1.0, 1.0)
     circular_downsampling: tuple = ("subsample", "max", "average", "blur", "aps", "max_aps")
-    circular_seeds: int = 3
+    circular_seeds: int = 5
     shuffles: int = 2
     backend: str = field(default_factory=keras.backend.backend)
     demonstration: str = field(default="", compare=False)
