@@ -287,6 +287,7 @@ def test_other_presets_do_without_the_packages(monkeypatch):
         "choices",
         "recipes",
         "note",
+        "questions",
     }
     with pytest.raises(ImportError, match="not installed"):
         PRESETS["pretrained"].every_experiment()
