@@ -77,6 +77,32 @@ def forward(name, images, side):
     return lambda number: [step(x).numpy() for x in batches[number % 4]]
 
 
+def by_hand(name, images, side):
+    """The same number as a user would write it: Keras' `predict`, and scikit-learn's distances."""
+    import keras
+    from sklearn.metrics.pairwise import cosine_distances, paired_cosine_distances
+
+    import deformstab as ds
+
+    model, layers = _network(name)
+    outputs = [model.input if each == "input" else model.get_layer(each).output for each in layers]
+    extractor = keras.Model(model.input, outputs)
+    deformation = ds.RandomDeformation(seed=0)
+    upper, given = np.triu_indices(images, 1), _images(images, side)
+
+    def call(number):
+        both = given[number % 4], deformation(given[number % 4])
+        clean, moved = (extractor.predict(x, verbose=0) for x in both)
+        found = []
+        for x, y in zip(clean, moved):
+            x, y = x.reshape(images, -1), y.reshape(images, -1)
+            apart = paired_cosine_distances(x, y).mean()
+            found.append(apart / np.median(cosine_distances(x)[upper]))
+        return found
+
+    return call
+
+
 def pairs(name, images, side, exact=True):
     """Distances between all pairs of images alone, layer by layer; their representations are known.
 
