@@ -31,7 +31,7 @@ WORKERS = --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make install     makes .venv and installs into it; the others do so themselves"
-	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 8 minutes)"
+	@echo "make reproduce   every figure and claim of the paper, into results/quick (about 6 minutes)"
 	@echo "make pretrained  networks that others trained, into results/pretrained-mine (10 to 30 minutes)"
 	@echo "make test        the test suite"
 	@echo "make browser     installs the browser that reports are tested in, or says how to"
