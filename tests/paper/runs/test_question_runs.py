@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 # ---- what is run ----
 
 
-def test_networks_of_every_kind_and_seed_and_circular_ones_of_three():
+def test_networks_of_every_kind_and_seed_and_circular_ones():
     preset = PRESETS["questions"]
     found = dataclasses.replace(preset, dataset="photos").experiments()
     parts = {
@@ -59,8 +59,10 @@ def test_networks_of_every_kind_and_seed_and_circular_ones_of_three():
     }
     assert sorted(parts["network"]) == sorted((k, s) for k in ds.PAPER_KINDS for s in range(5))
     kinds = ("subsample", "max", "average", "blur", "aps", "max_aps")
-    assert sorted(parts["circular"]) == sorted((k, s) for k in kinds for s in range(3))
-    assert len({each.id for each in found}) == len(found) == 43
+    assert sorted(parts["circular"]) == sorted((k, s) for k in kinds for s in range(5))
+    assert len({each.id for each in found}) == len(found) == 55
+    fewer = dataclasses.replace(preset, dataset="photos", circular_seeds=2).experiments()
+    assert {each.seed for each in fewer if each.part == "circular"} == {0, 1}
     later = dataclasses.replace(SMALLEST, seed=4, seeds=2).experiments()
     assert {each.seed for each in later} == {4, 5}
 
