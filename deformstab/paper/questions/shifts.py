@@ -10,7 +10,7 @@ going round as well, for comparison.
 import pandas as pd
 
 from deformstab.deformations.families import RandomTranslation
-from deformstab.deformations.parts import PARTS
+from deformstab.deformations.parts import PARTS, FlowPart
 from deformstab.measurement.distances import METRICS
 from deformstab.measurement.parts_of_sensitivity import sensitivity_by_part
 from deformstab.measurement.sensitivity import measure_sensitivity
@@ -31,17 +31,14 @@ class GoingRound:
 
     Args:
         deformation: an object with `draw` and `flow`; each part of it is moved by `FlowPart`, which
-            asks for `padding`.
+            asks for `padding`, and so is the whole.
     """
 
     padding = "circular"
 
     def __init__(self, deformation):
-        self.deformation = deformation
         self.draw, self.flow = deformation.draw, deformation.flow
-
-    def deform(self, images, parameters):
-        raise NotImplementedError("only parts of it deform: FlowPart(this, 'full')")
+        self.deform = FlowPart(self, "full").deform
 
 
 def by_change(model, images, deformation) -> pd.DataFrame:
