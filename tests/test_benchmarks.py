@@ -198,3 +198,24 @@ def test_committed_results_have_every_comparison(benchmarks):
     assert machine["threads"]
     labels = {label for each in benchmarks("cases").COMPARISONS for label in each.candidates}
     assert set(machine["versions"]) >= labels  # also of what was timed earlier than the rest
+
+
+def test_the_readme_shows_the_speeds_that_were_measured():
+    """All of its table, with three digits."""
+    measured = pd.read_csv(FOLDER.parent / "results" / "benchmarks" / "timings.csv")
+    candidates = (
+        *("deformstab, compiled", "tensorflow-addons", "Keras RandomElasticTransform"),
+        *("kornia", "albumentations", "OpenCV remap, flow known"),
+    )
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    table = text.split("## Speed")[1].split("##")[0]
+    lines = [line for line in table.splitlines() if "×" in line]
+    assert len(lines) == 3
+    for line in lines:
+        name, *shown = (cell.strip(" *") for cell in line.strip("|").split("|"))
+        rows = measured[measured["comparison"].str.startswith(f"{name}, ")].set_index("candidate")
+        there = rows["images_per_second"].to_dict()
+        assert [candidate in there for candidate in candidates] == [cell != "" for cell in shown]
+        for candidate, cell in zip(candidates, shown):
+            if cell:
+                assert float(cell.replace(",", "")) == float(f"{there[candidate]:.3g}"), candidate
