@@ -47,7 +47,8 @@ _SAID = {
     "1": "R is the sensitivity to random deformations over that to Gaussian noise of the same length, "
     "batch normalization re-estimated: below 1 a layer is more stable to deformations than their size "
     "explains.",
-    "2": "Circular networks, trained. Deformations repeat the nearest edge pixel; a roll goes round.",
+    "2": "Circular networks, trained. Deformations repeat the nearest edge pixel; a roll goes round. In "
+    "(c) aps is adaptive sampling, max_aps max + adaptive sampling, subsample subsampling.",
     "3": "One 3×3 convolution of a trained network at a time is shuffled: which of its input channels "
     "a filter looks at, which leaves it as smooth as it was, or the nine places of its weights. "
     "Sensitivity (cosine) of what follows it, batch normalization re-estimated, over that of the intact "
