@@ -11,7 +11,8 @@ import keras
 import pytest
 from helpers import natural_images, small_network
 
-# Each takes a minute or more. They come first, so that two workers end at about the same time.
+# Files that take long, a minute or more each where it was measured. They come first, so that two
+# workers end at about the same time.
 LONG = """
 test_readme test_bin test_reproduce test_kept_networks test_executors test_architectures test_notebooks
 test_killed_runs test_callbacks_resume test_callbacks_measures test_runs test_callbacks
