@@ -2,11 +2,14 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import BACKEND, loop_warp, natural_images, numpy, scipy_flow
 
 import deformstab as ds
 from deformstab.measurement.intervals import sensitivity_interval
+from deformstab.measurement.sensitivity import sensitivity_table
+from deformstab.measurement.stimuli import deformed_images
 from deformstab.tables import SENSITIVITY_COLUMNS
 
 ROWS = ["input", "conv1", "bn1", "relu1", "pool1", "conv2", "pool2", "average", "logits"]
@@ -270,3 +273,14 @@ def test_the_default_does_not_depend_on_the_policy(images, network, policy):
     expected = ds.measure_sensitivity(network, images)
     keras.config.set_dtype_policy(policy)
     assert ds.measure_sensitivity(network, images).equals(expected)
+
+
+def test_two_metrics_in_one_measurement_give_the_rows_of_each_one_after_the_other(network, images):
+    metrics = ("euclidean", "cosine")
+    both = sensitivity_table(network, deformed_images(images), None, metrics, return_distances=True)
+    alone = [
+        ds.measure_sensitivity(network, images, metric=x, return_distances=True) for x in metrics
+    ]
+    for found, expected in zip(both, zip(*alone)):
+        expected = pd.concat(expected, ignore_index=True)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
