@@ -83,7 +83,7 @@ ROOMS = {
     "paper.note": [
         *("sparse", "sharing", "symmetries", "maxima", "units", "maxout", "gains"),
     ],
-    "paper.questions": ["noise", "shifts", "shuffles"],
+    "paper.questions": ["noise", "shifts", "shuffles", "worst", "moving", "logits"],
     "paper.runs": [
         *("recipes", "experiments", "preset_checks", "pretrained_experiments", "note_experiments"),
         "question_experiments",
@@ -110,7 +110,9 @@ ROOMS = {
     "paper.verdicts": [
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
         *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
-        *("other_networks", "note_statements", "question_statistics", "questions"),
+        *("other_networks", "note_statements", "question_rules", "question_tables"),
+        *("statistics_of_stability", "statistics_of_training", "questions_of_stability"),
+        *("questions_of_training", "questions"),
     ],
     "paper.figures": [
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),

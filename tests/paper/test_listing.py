@@ -18,7 +18,7 @@ from deformstab.tables import read_csv
 
 call = test_bin.call  # a script's `main` in this process
 OTHER_NETWORKS = {"pretrained_2b", "pretrained_4a"}  # with their own study only
-QUESTIONS = {"question_1", "question_2", "question_3"}
+QUESTIONS = {f"question_{number}" for number in range(1, 7)}
 APART = OTHER_NETWORKS | QUESTIONS | {"note"}
 COLUMNS = ["run", "finished", "seconds", "gigabytes"]
 

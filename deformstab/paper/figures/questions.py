@@ -1,27 +1,36 @@
-"""The open questions: two panels over layers, and below them every statistic with its interval."""
+"""The open questions: two panels, and below them every statistic with its interval."""
 
 import numpy as np
 import pandas as pd
 
 from deformstab.measurement.distances import METRICS
 from deformstab.paper.figures import style
+from deformstab.paper.questions.logits import DIFFEOMORPHISM, FACTOR, POWER
 from deformstab.paper.questions.shifts import WHOLE
 from deformstab.paper.questions.shuffles import CHANNELS, TAPS
-from deformstab.paper.runs.question_measurements import REESTIMATED
-from deformstab.paper.verdicts.question_statistics import NOT_COUNTED
-from deformstab.paper.verdicts.questions import MARGIN, PART_OF, questions
+from deformstab.paper.runs.question_measurements import PHASES, REESTIMATED
+from deformstab.paper.verdicts.question_tables import NOT_COUNTED
+from deformstab.paper.verdicts.questions import PARTS_OF, STATISTICS, questions
+from deformstab.paper.verdicts.statistics_of_training import errors
 
 STUDIES = ("questions",)
-TABLES = ("questions", "question_noise", "question_shifts", "question_shuffles")
+TABLES = (
+    *("questions", "question_noise", "question_shifts", "question_shuffles"),
+    *("question_worst", "question_moving", "question_logits", "question_training"),
+)
 CLAIMS = ()
 TITLES = {
     "1": "Question 1: what pooling gives at initialization, beside noise",
     "2": "Question 2: what exact consistency under shifts gives",
     "3": "Question 3: trained filters with channels or taps shuffled",
+    "4": "Question 4: the worst deformation, and the mean one",
+    "5": "Question 5: whether layers move with the image",
+    "6": "Question 6: the error, and the relative stability of the logits",
 }
 _R = "R, deformation / noise"
 _NOISE = {"phase": "initial", "statistics": REESTIMATED, "noise": "gaussian"}
 _SHIFTS = {"phase": "trained", "metric": "cosine"}
+_WHEN = {"initial": "at initialization", "trained": "trained"}
 # Of each question two panels: title, table, column, its label, and the rows that are shown.
 _PANELS = {
     "1": tuple(
@@ -42,6 +51,14 @@ _PANELS = {
         (f"{shuffle} shuffled", "question_shuffles", "ratio", "sensitivity / intact", which)
         for shuffle, which in ((name, {"shuffle": name}) for name in (CHANNELS, TAPS))
     ),
+    "4": tuple(
+        (_WHEN[phase], "question_worst", "ratio", "worst / mean", {"phase": phase, "within": "rms"})
+        for phase in PHASES
+    ),
+    "5": tuple(
+        (_WHEN[phase], "question_moving", "ratio_euclidean", "moves / stays", {"phase": phase})
+        for phase in PHASES
+    ),
 }
 _SAID = {
     "1": "R is the sensitivity to random deformations over that to Gaussian noise of the same length, "
@@ -53,6 +70,13 @@ _SAID = {
     "a filter looks at, which leaves it as smooth as it was, or the nine places of its weights. "
     "Sensitivity (cosine) of what follows it, batch normalization re-estimated, over that of the intact "
     "network.",
+    "4": "Of each image the deformation that moves a layer furthest (cosine distance), among all whose "
+    "root mean square is that of random draws, over the mean of random draws.",
+    "5": "Squared Euclidean distance of a deformed image's map to the map that was moved along, over "
+    "that to the map as it was: below 1 a layer moves with the image, above 1 it stays.",
+    "6": "R of the logits: sensitivity to diffeomorphisms of maximal entropy over that to Gaussian "
+    "noise of the same length, squared Euclidean distances. A point a network, larger ones of more "
+    f"training images; dashed: error = {FACTOR} · √R (Petrini et al. 2021).",
 }
 
 
@@ -62,8 +86,10 @@ def plot(results, target):
     ratios = {"height_ratios": [2.3, height - 2.7]}
     fig, axes = style.figure(7.2, height, nrows=2, ncols=2, gridspec_kw=ratios)
     with style.context():
-        for letter, axis, panel in zip("ab", axes[0], _PANELS[target]):
+        for letter, axis, panel in zip("ab", axes[0], _PANELS.get(target, ())):
             _over_layers(axis, letter, results, *panel)
+        if target == "6":
+            _law(axes[0], results)
         grid = axes[1, 0].get_gridspec()
         for axis in axes[1]:
             axis.remove()
@@ -82,7 +108,8 @@ def _over_layers(axis, letter, results, title, name, column, label, which):
     table = results.tables.get(name, pd.DataFrame())
     for key, value in which.items():
         table = table[table[key] == value] if len(table) else table
-    table = table[~table["layer"].isin(NOT_COUNTED)] if len(table) else table
+    left_out = {*NOT_COUNTED} - ({"input"} if name == "question_worst" else set())
+    table = table[~table["layer"].isin(left_out)] if len(table) else table
     if not len(table):
         style.not_run(axis)
         return
@@ -91,6 +118,45 @@ def _over_layers(axis, letter, results, title, name, column, label, which):
     if column != "sensitivity":
         axis.axhline(1, color="0.15", linewidth=0.7)
     axis.set_ylabel(label)
+
+
+def _law(axes, results):
+    """Error over R of every network, and R over the number of training images."""
+    style.panel(axes[0], "a", "test error")
+    style.panel(axes[1], "b", "R of the logits")
+    table = errors(results, DIFFEOMORPHISM, "euclidean")
+    if not len(table):
+        for axis in axes:
+            style.not_run(axis)
+        return
+    images = table["train_images"]
+    table = table.assign(area=6 * np.sqrt(images / images.min()))
+    for kind, rows in table.groupby("downsampling", sort=False):
+        look = {"color": style.KIND_COLOURS[kind], "marker": style.KIND_MARKERS[kind]}
+        label = style.KIND_LABELS[kind]
+        points = rows["relative_stability"], rows["error"], rows["area"]
+        axes[0].scatter(*points, linewidth=0, alpha=0.8, label=label, **look)
+        mean = rows.groupby("train_images")["relative_stability"].mean()
+        axes[1].plot(mean.index, mean, markersize=3, linewidth=1, label=label, **look)
+    ends = np.array([table["relative_stability"].min(), table["relative_stability"].max()])
+    axes[0].plot(ends, FACTOR * ends**POWER, color="0.15", linestyle="--", linewidth=0.8)
+    axes[0].set(xscale="log", yscale="log", xlabel="R of the logits", ylabel="test error")
+    axes[1].set(xscale="log", yscale="log", xlabel="training images", ylabel="R")
+    for axis in axes:
+        axis.minorticks_off()
+    _few_ticks(axes[0].xaxis, table["relative_stability"])
+    _few_ticks(axes[0].yaxis, table["error"])
+    _few_ticks(axes[1].yaxis, table["relative_stability"])
+    sizes = sorted(set(images))
+    axes[1].set_xticks(sizes, [f"{size}" for size in sizes])
+
+
+def _few_ticks(axis, values):
+    """Three round numbers of a narrow logarithmic axis, which has no power of ten to show."""
+    ticks = dict.fromkeys(
+        float(f"{each:.1g}") for each in np.geomspace(min(values), max(values), 3)
+    )
+    axis.set_ticks(list(ticks), [f"{tick:g}" for tick in ticks])
 
 
 def _intervals(whole, table):
@@ -106,8 +172,9 @@ def _intervals(whole, table):
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         words = {"va": "center", "fontsize": 5.5, "color": colour}
         axis.annotate(row.verdict, (1, place), xytext=(4, 0), **where, **words)
-    for bound in (1 / MARGIN, MARGIN):
-        axis.axvline(bound, color="0.8", linewidth=0.7, zorder=0)
+        if row.decisive:
+            bounds = _RULES[row.asks].bounds
+            axis.vlines(bounds, place - 0.4, place + 0.4, color="0.6", linewidth=0.8, zorder=0)
     axis.axvline(1, color="0.15", linewidth=0.7, zorder=0)
     ends = table[["value", "low", "high"]].to_numpy()
     low, high = np.clip([np.nanmin(ends) / 1.05, np.nanmax(ends) * 1.05], *_WIDEST)
@@ -121,6 +188,7 @@ def _intervals(whole, table):
     axis.set_ylim(-0.7, len(table) - 0.3)
 
 
+_RULES = {each.rule.asks: each.rule for each in STATISTICS}
 _WIDEST = (1 / 50, 50)  # ratios; an interval that is wider goes out of the panel
 _TICKS = {
     False: (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 2.5, 3),
@@ -129,8 +197,13 @@ _TICKS = {
 
 
 def _of_question(results, target) -> pd.DataFrame:
+    """The rows that there are of a question; other numbers than ratios only where they decide."""
     table = questions(results)
-    return table[(table["question"] == target) & (table["seeds"] > 0)] if len(table) else table
+    if not len(table):
+        return table
+    ratios = table["asks"].map(lambda asks: _RULES[asks].ratios)
+    there = (table["question"] == target) & (table["seeds"] > 0)
+    return table[there & (ratios | table["decisive"])]
 
 
 def caption(results, target):
@@ -138,13 +211,15 @@ def caption(results, target):
     training = results.tables.get("question_training", pd.DataFrame())
     asked = ""
     if len(training):
-        training = training[training["part"] == PART_OF[target]]
+        training = training[training["part"].isin(PARTS_OF[target])]
     if len(training):
-        seeds, images = training["seed"].nunique(), training["train_images"].max()
-        asked = f" {len(training)} networks of {seeds} seeds, {images} training images."
+        sizes = ", ".join(f"{size}" for size in sorted(set(training["train_images"])))
+        seeds = training["seed"].nunique()
+        asked = f" {len(training)} networks of {seeds} seeds, {sizes} training images."
     questions_asked = " ".join(dict.fromkeys(table["asks"])) if len(table) else ""
+    bands = " Bands: ±2 standard deviations over seeds." if target in _PANELS else ""
     return (
-        f"{questions_asked} (a, b) {_SAID[target]} Bands: ±2 standard deviations over seeds."
-        f"{asked} (c) Means over layers of logs, paired by seed, with 95 % intervals (Student's t); "
-        "in colour what decides, grey lines 10 % from 1."
+        f"{questions_asked} (a, b) {_SAID[target]}{bands}{asked} (c) Means over layers of logs, "
+        "paired by seed, with 95 % intervals (Student's t); in colour what decides, beside it in grey "
+        "the bounds between verdicts."
     ).strip()

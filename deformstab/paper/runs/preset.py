@@ -89,6 +89,8 @@ class Preset:
     circular_downsampling: tuple = ("subsample", "max", "average", "blur", "aps", "max_aps")
     circular_seeds: int = 5
     shuffles: int = 2
+    searched_images: int = 64
+    sizes: tuple = (500, 2000)
     backend: str = field(default_factory=keras.backend.backend)
     demonstration: str = field(default="", compare=False)
 
@@ -230,7 +232,7 @@ class Preset:
     def _questions(self):
         def network(kind, seed, **changes):
             asked = question_experiments.QUESTIONS, kind, seed
-            return self._experiment(*asked, **_NOT_WATCHED, **changes)
+            return self._experiment(*asked, **_NOT_WATCHED | changes)
 
         return question_experiments.of_preset(self, network)
 

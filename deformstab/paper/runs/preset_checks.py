@@ -53,7 +53,7 @@ def check_preset(preset, studies) -> None:
     """
     positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate", "threads")
     positive += ("recipes_seeds", "large_train_images", "max_displacement", "circular_seeds")
-    for name in (*positive, "shuffles"):
+    for name in (*positive, "shuffles", "searched_images"):
         if not 0 < getattr(preset, name) < math.inf:
             raise ValueError(f"{name} must be above 0, received {getattr(preset, name)}")
     at_least = {
@@ -87,6 +87,7 @@ def check_preset(preset, studies) -> None:
         "sigmas": None,
         "pretrained": (),
         "class_displacements": None,
+        "sizes": None,
     }
     if preset.more_measures:
         choices["more_measures"] = MORE_MEASURES
@@ -94,6 +95,10 @@ def check_preset(preset, studies) -> None:
         check_list(name, getattr(preset, name), known)
     for name, known in ONE_OF.items():
         check_list(name, (getattr(preset, name),), known)
+    if min(preset.sizes) < at_least["train_images"]:
+        raise ValueError(
+            f"sizes must be at least {at_least['train_images']}, received {preset.sizes}"
+        )
     for name in ("blocks", "large_blocks"):
         check_blocks(name, getattr(preset, name))
     for kind in (preset.tasks_downsampling, preset.filters_downsampling):

@@ -81,7 +81,12 @@ PRESETS = {
     "note": Preset("note", studies=(NOTE,)),
     # What the paper and its successors left open, asked of networks of the recipe of cifar10-small.
     "questions": dataclasses.replace(
-        _SMALL, name="questions", studies=(QUESTIONS,), track=False, variants=False
+        _SMALL,
+        name="questions",
+        studies=(QUESTIONS,),
+        track=False,
+        variants=False,
+        sizes=(2000, 4000, 8000, 16_000),
     ),
     # The paper's ImageNet networks, on a folder of ImageNet: Figures 2a, 2b and 4a.
     "imagenet": dataclasses.replace(

@@ -1,13 +1,18 @@
 """What is measured of the networks of the open questions, and how their tables are checked."""
 
 import itertools
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.distances import METRICS
-from deformstab.paper.questions import noise, shifts, shuffles
-from deformstab.paper.runs.question_experiments import NETWORK
+from deformstab.measurement.objectives import PREDICTION
+from deformstab.paper.questions import logits, moving, noise, shifts, shuffles, worst
+from deformstab.paper.runs.network_measurements import record
+from deformstab.paper.runs.question_experiments import CIRCULAR, FOLLOWED, NETWORK, SIZED
+from deformstab.paper.runs.training import is_tracked
 from deformstab.tables import SHIFT_COLUMNS
 
 PHASES = ("initial", "trained")
@@ -19,6 +24,10 @@ _KEYS = {
     "question_shifts": ("phase", "change", "outside", "metric", "layer"),
     "question_consistency": ("phase",),
     "question_shuffles": ("layer", "shuffle", "permutation"),
+    "question_worst": ("phase", "within", "layer"),
+    "question_transfer": ("source", "layer"),
+    "question_moving": ("phase", "step", "layer"),
+    "question_logits": ("family", "metric", "layer"),
     "question_training": (),
 }
 _NUMBERS = {
@@ -28,12 +37,22 @@ _NUMBERS = {
     "question_shuffles": (
         *("intact", "sensitivity", "ratio", "smoothness_before", "smoothness", "layer_index"),
     ),
-    "question_training": ("epochs", "fits", "accuracy_train", "accuracy_test"),
+    "question_worst": ("mean", "best_of_k", "search", "worst", "ratio", "layer_index"),
+    "question_transfer": ("distance", "unchanged", "layer_index"),
+    "question_moving": (*moving.QUANTITIES, "ratio_euclidean", "layer_index"),
+    "question_logits": ("relative_stability", "train_images"),
+    "question_training": ("epochs", "steps", "fits", "accuracy_train", "accuracy_test"),
 }
 TABLES = tuple(_KEYS)
-_OF_PART = {True: ("question_noise", "question_shuffles")}
-_OF_PART[False] = ("question_shifts", "question_consistency")
+_OF_PART = {
+    NETWORK: ("question_noise", "question_shuffles"),
+    CIRCULAR: ("question_shifts", "question_consistency"),
+    FOLLOWED: ("question_worst", "question_transfer", "question_moving", "question_logits"),
+    SIZED: ("question_logits",),
+}
 TEXTS = ("statistics", "noise", "change", "outside", "shuffle", "protocol", "layer_type")
+TEXTS += ("within", "source", "family")
+_TRACKED = "trajectory"  # what the training of a run notes down, from which question_moving is made
 TYPES = dict.fromkeys(TEXTS, "str") | SHIFT_COLUMNS
 
 
@@ -46,41 +65,100 @@ def measure(experiment, training, phase: str, found: dict) -> None:
         phase: one of `PHASES`.
         found: table → frames.
     """
-    model, images = training.measured, training.data.x_test[: experiment.network.measured_images]
     points, reach = experiment.network.control_points, experiment.network.max_displacement
-    deformation = RandomDeformation(points, reach, seed=0)
+    images = training.data.x_test[: experiment.network.measured_images]
+    asked = _Asked(experiment, training, phase, images, RandomDeformation(points, reach, seed=0))
+    weights = training.measured.get_weights()
+    for name, table in _ASK[experiment.part](asked):
+        found.setdefault(name, []).append(table)
+    training.measured.set_weights(weights)
 
-    def keep(name, table, **which):
-        found.setdefault(name, []).append(table.assign(phase=phase, **which))
 
+@dataclass(frozen=True)
+class _Asked:
+    experiment: Any
+    training: Any
+    phase: str
+    images: Any
+    deformation: RandomDeformation
+
+    @property
+    def model(self):
+        return self.training.measured
+
+    def estimated(self):
+        """The network with batch normalization re-estimated: after training it is already."""
+        if self.phase == "initial":
+            self.training.evaluate()
+        return self.model
+
+
+def _ask_network(asked):
+    model, training, phase = asked.model, asked.training, asked.phase
+    both = {"phase": phase, "statistics": AVERAGES}
     weights = model.get_weights()
-    if experiment.part == NETWORK:
-        # They were re-estimated as its last epoch ended.
-        model.set_weights(training.as_stepped if phase == "trained" else weights)
-        table = noise.beside_noise(model, images, deformation)
-        keep("question_noise", table, statistics=AVERAGES)
-        model.set_weights(weights)
-    if phase == "initial":
-        training.evaluate()
-    if experiment.part == NETWORK:
-        table = noise.beside_noise(model, images, deformation)
-        keep("question_noise", table, statistics=REESTIMATED)
-        if phase == "trained":
-            options = experiment.shuffles, experiment.seed, experiment.network.batch_size
-            train_images = training.data.x_train
-            table = shuffles.by_shuffle(model, train_images, images, deformation, *options)
-            found["question_shuffles"] = [table]
-    else:
-        keep("question_shifts", shifts.by_change(model, images, deformation))
-        labels = training.data.y_test[: len(images)]
-        keep("question_consistency", shifts.consistency(model, images, labels))
+    if phase == "trained":  # they were re-estimated as its last epoch ended
+        model.set_weights(training.as_stepped)
+    yield (
+        "question_noise",
+        noise.beside_noise(model, asked.images, asked.deformation).assign(**both),
+    )
     model.set_weights(weights)
+    model, both["statistics"] = asked.estimated(), REESTIMATED
+    yield (
+        "question_noise",
+        noise.beside_noise(model, asked.images, asked.deformation).assign(**both),
+    )
+    if phase == "trained":
+        this = asked.experiment
+        options = this.shuffles, this.seed, this.network.batch_size
+        given = training.data.x_train, asked.images, asked.deformation
+        yield "question_shuffles", shuffles.by_shuffle(model, *given, *options)
+
+
+def _ask_circular(asked):
+    model, images, phase = asked.estimated(), asked.images, asked.phase
+    yield "question_shifts", shifts.by_change(model, images, asked.deformation).assign(phase=phase)
+    labels = asked.training.data.y_test[: len(images)]
+    yield "question_consistency", shifts.consistency(model, images, labels).assign(phase=phase)
+
+
+def _ask_followed(asked):
+    model, training = asked.estimated(), asked.training
+    images = asked.images[: asked.experiment.searched_images]
+    table, displacements = worst.by_layer(model, images, asked.deformation)
+    yield "question_worst", table.assign(phase=asked.phase)
+    if asked.phase == "trained":
+        given = images, asked.deformation, displacements
+        yield "question_transfer", worst.transfer(model, *given)
+        yield from _ask_sized(asked)
+    if not is_tracked(training.step):  # step 0, and the last one
+        noted = {}
+        record(training, noted)
+        yield from ((_TRACKED, table) for table in noted[_TRACKED])
+
+
+def _ask_sized(asked):
+    if asked.phase == "trained":
+        table = logits.by_family(asked.model, asked.images, asked.deformation)
+        yield "question_logits", table.assign(train_images=len(asked.training.data.x_train))
+
+
+_ASK = {
+    NETWORK: _ask_network,
+    CIRCULAR: _ask_circular,
+    FOLLOWED: _ask_followed,
+    SIZED: _ask_sized,
+}
 
 
 def tables_of(found) -> dict[str, pd.DataFrame]:
     """The tables of a run, from what was measured and what its training came to."""
     frames = {name: found[name] for name in TABLES if name in found}
     frames["question_training"] = found["training"]
+    if _TRACKED in found:
+        noted, last = pd.concat(found[_TRACKED]), found["training"][-1]["steps"].item()
+        frames["question_moving"] = [moving.followed(noted, last)]
     return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
 
 
@@ -90,10 +168,10 @@ def check(tables, experiment) -> None:
     Raises:
         ValueError: with what is wrong.
     """
-    expected = (*_OF_PART[experiment.part == NETWORK], "question_training")
+    expected = (*_OF_PART[experiment.part], "question_training")
     if set(tables) != set(expected):
         raise ValueError(f"its tables are {', '.join(sorted(tables))}, not {', '.join(expected)}")
-    rows = _rows(experiment)
+    rows = _rows(experiment, tables["question_training"])
     for name in expected:
         frame, keys = tables[name], _KEYS[name]
         missing = [column for column in (*keys, *_NUMBERS[name]) if column not in frame]
@@ -107,7 +185,7 @@ def check(tables, experiment) -> None:
             )
 
 
-def _rows(experiment) -> dict[str, list]:
+def _rows(experiment, training) -> dict[str, list]:
     layers, both = experiment.representations, (AVERAGES, REESTIMATED)
     changes = [
         (phase, *change, metric, layer)
@@ -115,11 +193,19 @@ def _rows(experiment) -> dict[str, list]:
             PHASES, shifts.CHANGES, METRICS, layers
         )
     ]
+    paper, last = layers[:-1], int(training["steps"].iloc[-1])  # without the logits
+    tracked = [("tracked", step) for step in range(1, last) if is_tracked(step)]
+    steps = [("initial", 0), *tracked, ("trained", last)]
+    searched = [*paper, PREDICTION]
     permuted = (experiment.convolutions, shuffles.SHUFFLES, range(experiment.shuffles))
     return {
         "question_noise": list(itertools.product(PHASES, both, noise.NOISES, METRICS, layers)),
         "question_shifts": changes,
         "question_consistency": [(phase,) for phase in PHASES],
         "question_shuffles": list(itertools.product(*permuted)),
+        "question_worst": list(itertools.product(PHASES, worst.WITHIN, searched)),
+        "question_transfer": list(itertools.product(searched, paper)),
+        "question_moving": [(*step, layer) for step in steps for layer in paper],
+        "question_logits": list(itertools.product(logits.FAMILIES, METRICS, ["logits"])),
         "question_training": [()],
     }

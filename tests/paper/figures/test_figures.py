@@ -393,7 +393,7 @@ def test_the_pooling_figure_shows_the_counts():
 def test_all_figures_of_the_paper_are_there():
     paper = ["1", "2", "3", "4", "5", "A1", "A2", "A3", "pooling"]
     others = ["pretrained_2b", "pretrained_4a", "note"]
-    others += ["question_1", "question_2", "question_3"]
+    others += [f"question_{number}" for number in range(1, 7)]
     assert list(FIGURES) == [*paper, "trajectory", "over_training", *others]
     everything = resolve(())
     assert list(everything) == list(FIGURES)

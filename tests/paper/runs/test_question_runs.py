@@ -35,8 +35,16 @@ SMALLEST = dataclasses.replace(
     downsampling=("max",),
     circular_downsampling=("aps",),
     shuffles=1,
+    searched_images=4,
+    sizes=(30, 40),
 )
-NETWORK, CIRCULAR = SMALLEST.experiments()
+NETWORK, CIRCULAR, FOLLOWED, SIZED = SMALLEST.experiments()
+FIRST = {
+    "network": "question_noise",
+    "circular": "question_shifts",
+    "followed": "question_worst",
+    "sized": "question_logits",
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +63,16 @@ def test_networks_of_every_kind_and_seed_and_circular_ones():
     found = dataclasses.replace(preset, dataset="photos").experiments()
     parts = {
         part: [(each.downsampling, each.seed) for each in found if each.part == part]
-        for part in ("network", "circular")
+        for part in ("network", "circular", "followed", "sized")
     }
     assert sorted(parts["network"]) == sorted((k, s) for k in ds.PAPER_KINDS for s in range(5))
     kinds = ("subsample", "max", "average", "blur", "aps", "max_aps")
     assert sorted(parts["circular"]) == sorted((k, s) for k in kinds for s in range(5))
-    assert len({each.id for each in found}) == len(found) == 55
+    assert sorted(parts["followed"]) == sorted(parts["network"])
+    assert sorted(parts["sized"]) == sorted(3 * parts["network"])
+    sized = [each.network.train_images for each in found if each.part == "sized"]
+    assert sorted(set(sized)) == [2000, 8000, 16_000]  # 4,000 are followed
+    assert len({each.id for each in found}) == len(found) == 55 + 25 + 75
     fewer = dataclasses.replace(preset, dataset="photos", circular_seeds=2).experiments()
     assert {each.seed for each in fewer if each.part == "circular"} == {0, 1}
     later = dataclasses.replace(SMALLEST, seed=4, seeds=2).experiments()
@@ -72,13 +84,20 @@ def test_they_are_trained_by_the_recipe_of_cifar10_small():
     main = dataclasses.replace(PRESETS["cifar10-small"], dataset="photos").experiments(("main",))
     asked = dataclasses.replace(PRESETS["questions"], dataset="photos").experiments()
     beside = {"study": "", "track": False, "variants": False, "class_pairs": False}
+    beside |= {"more_measures": (), "test_images": 512}
     plain = {
         (each.downsampling, each.seed): dataclasses.replace(each, **beside)
         for each in main
         if each.task == "true_labels"
     }
     for each in asked:
-        network = dataclasses.replace(each.network, study="")
+        network = dataclasses.replace(each.network, **beside)
+        followed = each.part == "followed"
+        assert each.network.track == followed
+        assert each.network.more_measures == (("equivariance",) if followed else ())
+        assert each.network.test_images == (10_000 if each.part in ("followed", "sized") else 512)
+        if each.part == "sized":
+            network = dataclasses.replace(network, train_images=4000)
         if each.part == "circular":
             assert network.padding == "circular"
             continue
@@ -89,14 +108,19 @@ def test_they_are_trained_by_the_recipe_of_cifar10_small():
 
 def test_every_choice_is_part_of_the_id():
     again = SMALLEST.experiments()
-    assert [each.id for each in again] == [NETWORK.id, CIRCULAR.id]
+    these = [NETWORK.id, CIRCULAR.id, FOLLOWED.id, SIZED.id]
+    assert [each.id for each in again] == these
+    assert "sized30" in SIZED.id
     for change in ({"epochs": 3}, {"train_images": 41}, {"measured_images": 9}, {"threads": 1}):
         others = dataclasses.replace(SMALLEST, **change).experiments()
-        assert not {each.id for each in others} & {NETWORK.id, CIRCULAR.id}
-    # Circular networks are not shuffled.
+        assert not {each.id for each in others} & {*these} - (
+            {SIZED.id} if change == {"train_images": 41} else set()
+        )
+    # Of some only one kind is shuffled, or searched.
     others = dataclasses.replace(SMALLEST, shuffles=2).experiments()
-    assert others[0].id != NETWORK.id
-    assert others[1].id == CIRCULAR.id
+    assert [each.id == this for each, this in zip(others, these)] == [False, True, True, True]
+    others = dataclasses.replace(SMALLEST, searched_images=5).experiments()
+    assert [each.id == this for each, this in zip(others, these)] == [True, True, False, True]
     for each in again:
         assert json.loads(json.dumps(each.identity())) == each.identity()
         assert each.study == each.identity()["study"] == "questions"
@@ -118,11 +142,12 @@ def test_names_of_layers_are_those_of_the_network():
 
 
 def test_the_cost_grows_with_work():
-    for each in (NETWORK, CIRCULAR):
+    for each in (NETWORK, CIRCULAR, FOLLOWED, SIZED):
         for change in ({"epochs": 9}, {"measured_images": 512}, {"train_images": 4000}):
             network = dataclasses.replace(each.network, **change)
             assert dataclasses.replace(each, network=network).cost > each.cost > 0
     assert dataclasses.replace(NETWORK, shuffles=50).cost > NETWORK.cost
+    assert dataclasses.replace(FOLLOWED, searched_images=64).cost > FOLLOWED.cost
     assert NETWORK.memory > 0
 
 
@@ -150,6 +175,15 @@ def test_the_folder_has_what_the_study_gives(folder):
     assert set(shifts["part"]) == {"circular"}
     shuffled = read_csv(folder / "tables" / "question_shuffles.csv")
     assert len(shuffled) == 2 * 2 * 1
+    moving = read_csv(folder / "tables" / "question_moving.csv")
+    # Four steps, all of which are tracked, and the initial one.
+    assert list(moving.drop_duplicates("step")["phase"]) == ["initial", *["tracked"] * 3, "trained"]
+    assert len(moving) == 5 * 5
+    assert len(read_csv(folder / "tables" / "question_worst.csv")) == 2 * 2 * 6
+    assert len(read_csv(folder / "tables" / "question_transfer.csv")) == 6 * 5
+    logits = read_csv(folder / "tables" / "question_logits.csv")
+    assert list(logits.drop_duplicates("train_images")["train_images"]) == [40, 30]
+    assert len(logits) == 2 * 4
     channels = shuffled[shuffled["shuffle"] == "channels"]
     np.testing.assert_allclose(channels["smoothness"], channels["smoothness_before"], rtol=1e-8)
 
@@ -162,21 +196,21 @@ def test_a_second_call_runs_nothing_and_other_studies_may_follow(folder, monkeyp
     assert (folder / "claims.md").read_bytes() == before
     both = dataclasses.replace(SMALLEST, studies=("filters", QUESTIONS))
     left = list_runs(both, folder)
-    assert left["finished"].sum() == 2
-    assert len(left) == 2 + 5
+    assert left["finished"].sum() == 4
+    assert len(left) == 4 + 5
 
 
 DAMAGES = ["a row less", "twice", "a table less", "another layer", "a column", "text", "another"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("this", [NETWORK, CIRCULAR], ids=lambda this: this.part)
+@pytest.mark.parametrize("this", [NETWORK, CIRCULAR, FOLLOWED, SIZED], ids=lambda each: each.part)
 def test_a_file_that_is_cut_is_refused(folder, this, damage, tmp_path):
     path = folder / "runs" / f"{this.id}.json"
     tables, seconds = read_run(path, this)
     assert seconds > 0
     result = json.loads(path.read_text(encoding="utf-8"))
-    name = "question_noise" if this.part == "network" else "question_shifts"
+    name = FIRST[this.part]
     assert name in tables
     texts = result["tables"]
     lines = texts[name].splitlines(keepends=True)
@@ -187,9 +221,11 @@ def test_a_file_that_is_cut_is_refused(folder, this, damage, tmp_path):
     if damage == "a table less":
         del texts["question_training"]
     if damage == "another layer":
-        texts[name] = texts[name].replace("block1_downsample", "block3_downsample")
+        layer = "logits" if this.part == "sized" else "block1_downsample"
+        texts[name] = texts[name].replace(layer, "block3_downsample")
     if damage == "a column":
-        texts[name] = texts[name].replace("sensitivity", "other")
+        column = {"followed": "best_of_k", "sized": "relative_stability"}
+        texts[name] = texts[name].replace(column.get(this.part, "sensitivity"), "other")
     if damage == "text":
         texts["question_training"] = texts["question_training"].replace("2,", "two,", 1)
     if damage == "another":
@@ -213,10 +249,11 @@ def test_columns_of_texts_are_numbers_in_no_other_study():
 # ---- a run ----
 
 
+@pytest.mark.parametrize("this", [NETWORK, FOLLOWED], ids=lambda each: each.part)
 def test_one_that_was_stopped_goes_on_and_its_network_is_the_recipe_s(
-    folder, tmp_path, monkeypatch
+    this, folder, tmp_path, monkeypatch
 ):
-    expected, _ = read_run(folder / "runs" / f"{NETWORK.id}.json", NETWORK)
+    expected, _ = read_run(folder / "runs" / f"{this.id}.json", this)
     run_epoch = training.Training.run_epoch
 
     def stops(self, *rest):
@@ -229,21 +266,21 @@ def test_one_that_was_stopped_goes_on_and_its_network_is_the_recipe_s(
     with monkeypatch.context() as patch:
         patch.setattr(training.Training, "run_epoch", stops)
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(NETWORK, tmp_path, networks=networks)
-    assert (tmp_path / "runs" / f"{NETWORK.id}.partial.npz").exists()
+            runs.execute(this, tmp_path, networks=networks)
+    assert (tmp_path / "runs" / f"{this.id}.partial.npz").exists()
     training.compiled_model.cache_clear()  # nothing of the run is left in memory
-    result = runs.execute(NETWORK, tmp_path, networks=networks)
-    runs.keep(NETWORK, result, tmp_path)
-    found, _ = read_run(tmp_path / "runs" / f"{NETWORK.id}.json", NETWORK)
+    result = runs.execute(this, tmp_path, networks=networks)
+    runs.keep(this, result, tmp_path)
+    found, _ = read_run(tmp_path / "runs" / f"{this.id}.json", this)
     for name, table in expected.items():
         pd.testing.assert_frame_equal(found[name], table, check_exact=True)
     # What was measured on the way has left the network as it was.
     plain = KeptNetworks(tmp_path / "plain", ("initial", "trained"))
-    runs.run(NETWORK.network, networks=plain)
-    model = ds.vgg((16, 16, 3), 10, NETWORK.network.blocks, "max")
+    runs.run(this.network, networks=plain)
+    model = ds.vgg((16, 16, 3), 10, this.network.blocks, "max")
     for moment in ("initial", "trained"):
         weights = []
-        for kept, run in ((networks, NETWORK), (plain, NETWORK.network)):
+        for kept, run in ((networks, this), (plain, this.network)):
             assert kept.load(run, model, moment)
             weights.append(model.get_weights())
         assert all((one == other).all() for one, other in zip(*weights))
