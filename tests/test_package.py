@@ -111,8 +111,8 @@ ROOMS = {
         *("result_tables", "statistics", "claim_notes", "claims", "claims_by_choice"),
         *("changes_by_kind", "training_paths", "pooling_shifts", "approximations"),
         *("other_networks", "note_statements", "question_rules", "question_tables"),
-        *("statistics_of_stability", "statistics_of_training", "questions_of_stability"),
-        *("questions_of_training", "questions"),
+        *("statistics_of_stability", "statistics_of_training", "statistics_of_errors"),
+        *("questions_of_stability", "questions_of_training", "questions_of_errors", "questions"),
     ],
     "paper.figures": [
         *("style", "figure1", "figure2", "figure3", "figure4", "figure5", "approximation"),

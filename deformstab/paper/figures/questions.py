@@ -11,7 +11,7 @@ from deformstab.paper.questions.shuffles import CHANNELS, TAPS
 from deformstab.paper.runs.question_measurements import PHASES, REESTIMATED
 from deformstab.paper.verdicts.question_tables import NOT_COUNTED
 from deformstab.paper.verdicts.questions import PARTS_OF, STATISTICS, questions
-from deformstab.paper.verdicts.statistics_of_training import errors
+from deformstab.paper.verdicts.statistics_of_errors import errors
 
 STUDIES = ("questions",)
 TABLES = (
@@ -70,8 +70,8 @@ _SAID = {
     "a filter looks at, which leaves it as smooth as it was, or the nine places of its weights. "
     "Sensitivity (cosine) of what follows it, batch normalization re-estimated, over that of the intact "
     "network.",
-    "4": "Of each image the deformation that moves a layer furthest (cosine distance), among all whose "
-    "root mean square is that of random draws, over the mean of random draws.",
+    "4": "The largest cosine distance that a search finds for an image, among deformations whose root "
+    "mean square is that of random draws, over the mean of random draws.",
     "5": "Squared Euclidean distance of a deformed image's map to the map that was moved along, over "
     "that to the map as it was: below 1 a layer moves with the image, above 1 it stays.",
     "6": "R of the logits: sensitivity to diffeomorphisms of maximal entropy over that to Gaussian "
@@ -81,7 +81,7 @@ _SAID = {
 
 
 def plot(results, target):
-    table = _of_question(results, target)
+    table = _ratios(_of_question(results, target))
     height = 2.5 + 0.14 * max(6, len(table)) + 0.5
     ratios = {"height_ratios": [2.3, height - 2.7]}
     fig, axes = style.figure(7.2, height, nrows=2, ncols=2, gridspec_kw=ratios)
@@ -94,7 +94,7 @@ def plot(results, target):
         for axis in axes[1]:
             axis.remove()
         below = fig.add_subplot(grid[1, :])
-        style.panel(below, "c", "means over layers, ratios of kinds")
+        style.panel(below, "c", "ratios" if target == "6" else "ratios, means over layers")
         if len(table):
             _intervals(below, table)
         else:
@@ -197,13 +197,14 @@ _TICKS = {
 
 
 def _of_question(results, target) -> pd.DataFrame:
-    """The rows that there are of a question; other numbers than ratios only where they decide."""
+    """The rows that there are of a question."""
     table = questions(results)
-    if not len(table):
-        return table
-    ratios = table["asks"].map(lambda asks: _RULES[asks].ratios)
-    there = (table["question"] == target) & (table["seeds"] > 0)
-    return table[there & (ratios | table["decisive"])]
+    return table[(table["question"] == target) & (table["seeds"] > 0)] if len(table) else table
+
+
+def _ratios(table) -> pd.DataFrame:
+    """Those that stand on an axis of ratios."""
+    return table[table["asks"].map(lambda asks: _RULES[asks].ratios)] if len(table) else table
 
 
 def caption(results, target):
@@ -217,9 +218,22 @@ def caption(results, target):
         seeds = training["seed"].nunique()
         asked = f" {len(training)} networks of {seeds} seeds, {sizes} training images."
     questions_asked = " ".join(dict.fromkeys(table["asks"])) if len(table) else ""
-    bands = " Bands: ±2 standard deviations over seeds." if target in _PANELS else ""
+    bands, means = "Bands: ±2 standard deviations over seeds.", "Means over layers of logs"
+    if target == "6":
+        bands, means = "Lines: means over seeds.", f"{_slope(table)}Means of logs over networks"
     return (
-        f"{questions_asked} (a, b) {_SAID[target]}{bands}{asked} (c) Means over layers of logs, "
-        "paired by seed, with 95 % intervals (Student's t); in colour what decides, beside it in grey "
-        "the bounds between verdicts."
+        f"{questions_asked} (a, b) {_SAID[target]} {bands}{asked} (c) {means}, one a seed, with 95 % "
+        "intervals (Student's t); in colour what decides, beside it in grey the bounds between verdicts."
     ).strip()
+
+
+def _slope(table) -> str:
+    """What decides and is no ratio, in words."""
+    if not len(table):
+        return ""
+    beside = table[table["decisive"] & ~table["asks"].isin(_ratios(table)["asks"])]
+    return "".join(
+        f"{row.what[0].upper()}{row.what[1:]}: {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), "
+        f"{row.verdict}. "
+        for row in beside.itertuples()
+    )

@@ -21,14 +21,14 @@ def section(results, table: pd.DataFrame) -> list[str]:
         "## Open questions",
         "",
         "What the paper and its successors left open. The rules of the answers are in "
-        "`deformstab/paper/verdicts/questions_of_stability.py` and `questions_of_training.py`, written "
-        "before the networks were trained. Values are ratios, unless a row names a slope, a share or a "
-        "correlation, with 95 % intervals over seeds (Student's t; of ratios of logs, which are paired "
-        "by seed and are means over the paper's layers, the input left out). A verdict is given where "
-        "the whole interval lies in one region, whose bounds are 10 % from 1 if nothing else is said, "
-        "and p is below 0.05: the t test of the bound, adjusted for all decisive rows of all questions "
-        "(Holm). Rows without a verdict are context; no rule reads them. R is the sensitivity to "
-        "deformations over that to noise of the same length (`ds.measure_stability`).",
+        "`deformstab/paper/verdicts/questions_of_….py`, written before the measurements. Values are "
+        "ratios, unless a row names a slope, a share or a correlation, with 95 % intervals over seeds "
+        "(Student's t; of ratios, of logs, which are paired by seed and, but for question 6, means over "
+        "the paper's layers, the input left out). A verdict is given where the whole interval lies in "
+        "one region, whose bounds are 10 % from 1 if nothing else is said, and p is below 0.05: the t "
+        "test of the bound, adjusted for all decisive rows of all questions (Holm). Rows without a "
+        "verdict are context; no rule reads them. R is the sensitivity to deformations over that to "
+        "noise of the same length (`ds.measure_stability`).",
         "",
         *_networks(results),
     ]

@@ -1,8 +1,8 @@
 """Question 5: does training teach layers to move with the image, or to ignore that it moves?
 
-Sensitivity grows when a map neither stays nor moves along; `ds.measure_equivariance` tells the two
-apart. Both are followed from initialization on, at the steps that tracking has, batch normalization
-re-estimated over the same training images each time.
+Sensitivity is large for a map that moves along with its image, and for one that becomes another map;
+`ds.measure_equivariance` tells the two apart. Its distances are followed from initialization on, at
+the steps that tracking has, batch normalization re-estimated over the same training images each time.
 """
 
 import pandas as pd

@@ -27,7 +27,7 @@ APART = (
 )
 ALL_STUDIES = (*STUDIES, *APART)
 # Fields that say which runs there are, not what they are.
-NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds")
+NOT_COUNTED = ("demonstration", "studies", "recipes", "recipes_seeds", "sizes")
 
 
 @dataclass(frozen=True)

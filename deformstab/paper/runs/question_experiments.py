@@ -28,7 +28,7 @@ class QuestionExperiment:
 
     Attributes:
         part: one of `PARTS`, which says what it is asked.
-        network: how it is trained, an `Experiment` with nothing measured beside.
+        network: how it is trained, an `Experiment`; of the part "followed" with `track`.
         shuffles: permutations of each kind, of each convolution (part "network").
         searched_images: whose worst deformations are sought (part "followed").
     """
@@ -106,8 +106,8 @@ class QuestionExperiment:
 
     @property
     def memory(self) -> float:
-        """Roughly the bytes it takes."""
-        return self.network.memory
+        """Roughly the bytes it takes; a search holds an image's maps of all steps of a point."""
+        return self.network.memory + (0.6e9 if self.part == FOLLOWED else 0.0)
 
 
 def located(experiment, path: str):

@@ -37,7 +37,10 @@ _NUMBERS = {
     "question_shuffles": (
         *("intact", "sensitivity", "ratio", "smoothness_before", "smoothness", "layer_index"),
     ),
-    "question_worst": ("mean", "best_of_k", "search", "worst", "ratio", "layer_index"),
+    "question_worst": (
+        *("mean", "best_of_k", "search", "worst", "mean_sensitivity", "worst_sensitivity"),
+        *("ratio", "layer_index"),
+    ),
     "question_transfer": ("distance", "unchanged", "layer_index"),
     "question_moving": (*moving.QUANTITIES, "ratio_euclidean", "layer_index"),
     "question_logits": ("relative_stability", "train_images"),
@@ -131,7 +134,7 @@ def _ask_followed(asked):
     if asked.phase == "trained":
         given = images, asked.deformation, displacements
         yield "question_transfer", worst.transfer(model, *given)
-        yield from _ask_sized(asked)
+        yield "question_logits", _logits(asked)
     if not is_tracked(training.step):  # step 0, and the last one
         noted = {}
         record(training, noted)
@@ -139,9 +142,19 @@ def _ask_followed(asked):
 
 
 def _ask_sized(asked):
+    wanted, there = asked.experiment.network.train_images, len(asked.training.data.x_train)
+    if there < wanted:  # it would pass for a network of more images
+        raise ValueError(
+            f"a network of {wanted} images is asked for (--sizes), and the data have {there}: give "
+            "smaller ones"
+        )
     if asked.phase == "trained":
-        table = logits.by_family(asked.model, asked.images, asked.deformation)
-        yield "question_logits", table.assign(train_images=len(asked.training.data.x_train))
+        yield "question_logits", _logits(asked)
+
+
+def _logits(asked):
+    table = logits.by_family(asked.model, asked.images, asked.deformation)
+    return table.assign(train_images=len(asked.training.data.x_train))
 
 
 _ASK = {

@@ -43,12 +43,28 @@ def between(logs, first, second=()) -> pd.Series:
     return pd.Series(found, dtype=float)
 
 
-def layer_logs(results, name: str, column: str, **which) -> pd.DataFrame:
-    """log of a column of one condition, [(seed, kind) rows, layer columns]."""
+def layer_logs(results, name: str, column: str, half: str = "", **which) -> pd.DataFrame:
+    """log of a column of one condition, [(seed, kind) rows, layer columns].
+
+    Args:
+        results: with the tables.
+        name, column: of the table.
+        half: of the layers, "early" or "late", by default all.
+        **which: the condition, column → value.
+    """
     table = chosen(results, name, **which)
     if len(table):
         table = table[~table["layer"].isin(NOT_COUNTED)]
+    if len(table) and half:
+        table = table[in_half(table["layer_index"], half)]
     return wide(table, log(table, column))
+
+
+def in_half(index, half: str) -> pd.Series:
+    """Which places of layers lie in the "early" or the "late" half of those that there are."""
+    places = sorted(set(index))
+    late = index.isin(places[(len(places) + 1) // 2 :])
+    return late if half == "late" else ~late
 
 
 def wide(table, values) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """The open questions, and what the runs answer.
 
-All rules stand in `questions_of_stability.py` (questions 1 to 3) and `questions_of_training.py`
-(4 to 6), how they give verdicts in `question_rules.py`: written and committed before any network of
-`results/questions` that they are about was trained. Seeds are the unit, as in `claims.py`: a
+All rules stand in `questions_of_stability.py` (questions 1 to 3), `questions_of_training.py` (4 and 5)
+and `questions_of_errors.py` (6), how they give verdicts in `question_rules.py`: written and committed
+before any of the measurements of `results/questions` that they read was made. What was known then is
+in `docs/reproduction.md`. Seeds are the unit, as in `claims.py`: a
 statistic is one number a seed, mostly a difference of logs paired by seed, and a row tells the
 exponential of its mean, a ratio, with Student's 95 % interval over seeds.
 
@@ -17,14 +18,17 @@ import numpy as np
 import pandas as pd
 
 from deformstab.measurement.intervals import holm
+from deformstab.paper.questions.logits import DIFFEOMORPHISM
 from deformstab.paper.runs.question_experiments import CIRCULAR, FOLLOWED, NETWORK, SIZED
 from deformstab.paper.verdicts import claim_notes
 from deformstab.paper.verdicts.claims import ACCURACY_TOLERANCE, DESCRIPTION
 from deformstab.paper.verdicts.question_rules import UNDECIDED
+from deformstab.paper.verdicts.questions_of_errors import OF_ERRORS
 from deformstab.paper.verdicts.questions_of_stability import OF_STABILITY
 from deformstab.paper.verdicts.questions_of_training import OF_TRAINING
+from deformstab.paper.verdicts.statistics_of_errors import errors
 
-STATISTICS = (*OF_STABILITY, *OF_TRAINING)
+STATISTICS = (*OF_STABILITY, *OF_TRAINING, *OF_ERRORS)
 PARTS_OF = {  # the networks that a question is asked of
     **{"1": (NETWORK,), "2": (CIRCULAR,), "3": (NETWORK,)},
     **{"4": (FOLLOWED,), "5": (FOLLOWED,), "6": (FOLLOWED, SIZED)},
@@ -87,6 +91,9 @@ def _note(results, statistic, seeds) -> tuple[str, bool]:
             if short and results.preset.stop_accuracy:
                 notes.append(f"{short} of {len(part)} networks stopped before they fitted")
             gap = claim_notes.accuracy_gap(part)
+            if statistic.rule.question == "6":
+                sizes = sorted(set(errors(results, DIFFEOMORPHISM, "euclidean")["train_images"]))
+                notes.append(f"networks of {', '.join(f'{size:.0f}' for size in sizes)} images")
             if gap > ACCURACY_TOLERANCE:
                 notes.append(f"accuracy with batch statistics and in inference differ by {gap:.3f}")
     return claim_notes.join(*notes), not gap > ACCURACY_TOLERANCE

@@ -11,6 +11,7 @@ from deformstab.paper.verdicts.question_tables import (
     WITHOUT_POOLING,
     between,
     chosen,
+    in_half,
     layer_logs,
     log,
     wide,
@@ -75,8 +76,7 @@ def _shuffled(results, shuffle=None, half=None) -> pd.DataFrame:
     """Mean over permutations of the log ratio, [(seed, kind) rows, convolution columns]."""
     table = chosen(results, "question_shuffles")
     if len(table) and half is not None:
-        late = table["layer_index"] > table["layer_index"].max() / 2
-        table = table[late if half == "late" else ~late]
+        table = table[in_half(table["layer_index"], half)]
     both = [
         wide(rows, log(rows, "ratio"))
         for rows in (table[table["shuffle"] == name] if len(table) else table for name in _ALONE)

@@ -1,14 +1,12 @@
-"""What questions 4 to 6 are judged by: one number a seed, from the tables of the runs.
+"""What questions 4 and 5 are judged by: one number a seed, from the tables of the runs.
 
 Each function makes one that takes `Results` and gives a Series of seed → statistic; empty without
-the runs. Of ratios it is their log.
+the runs. Of ratios it is their log. "Worst" is the worst that was found.
 """
 
-import numpy as np
 import pandas as pd
 
 from deformstab.measurement.objectives import PREDICTION
-from deformstab.paper.questions.logits import FACTOR, POWER
 from deformstab.paper.verdicts.question_tables import (
     ALL_KINDS,
     between,
@@ -19,24 +17,25 @@ from deformstab.paper.verdicts.question_tables import (
 )
 
 
-def excess(phase: str, within: str, first=ALL_KINDS, second=()):
-    """log of worst over mean of layers less that of the input; of some kinds, less others."""
+def excess(phase: str, within: str, half: str = "", first=ALL_KINDS, second=()):
+    """log of worst over mean of layers less that of the image; of some kinds, less others."""
 
     def values(results):
-        layers = layer_logs(results, "question_worst", "ratio", phase=phase, within=within)
-        table = chosen(results, "question_worst", phase=phase, within=within, layer="input")
+        which = {"phase": phase, "within": within}
+        layers = layer_logs(results, "question_worst", "ratio", half, **which)
+        table = chosen(results, "question_worst", **which, layer="input")
         image = wide(table, log(table, "ratio")).reindex(layers.index)
         return between(layers.sub(image.mean(axis=1), axis=0), first, second)
 
     return values
 
 
-def excess_by_training(within: str):
+def excess_by_training(within: str, half: str = ""):
     """What training changes of log worst over mean."""
 
     def values(results):
         both = [
-            layer_logs(results, "question_worst", "ratio", phase=phase, within=within)
+            layer_logs(results, "question_worst", "ratio", half, phase=phase, within=within)
             for phase in ("trained", "initial")
         ]
         return between(both[0] - both[1], ALL_KINDS)
@@ -45,7 +44,7 @@ def excess_by_training(within: str):
 
 
 def search(phase: str, within: str):
-    """log of what the search finds over the best of as many random draws."""
+    """log of what the ascents find over the best of as many random draws."""
 
     def values(results):
         which = {"phase": phase, "within": within}
@@ -68,16 +67,23 @@ def transfer(results) -> pd.Series:
 
 
 def ranks(phase: str, within: str):
-    """Rank correlation (Spearman) of kinds by worst and by mean distance, mean over layers."""
+    """Rank correlation (Spearman) of kinds by worst and by mean sensitivity, mean over layers.
+
+    Of seeds of which every kind was run, and layers that all of them could measure.
+    """
 
     def values(results):
         which = {"phase": phase, "within": within}
-        both = [layer_logs(results, "question_worst", name, **which) for name in ("worst", "mean")]
+        columns = "worst_sensitivity", "mean_sensitivity"
+        worst, mean = (layer_logs(results, "question_worst", name, **which) for name in columns)
+        kinds = worst.index.get_level_values("downsampling").nunique()
         found = {}
-        for seed in dict.fromkeys(both[0].index.get_level_values("seed")):
-            worst, mean = (table.xs(seed, level="seed").rank() for table in both)
-            if len(worst) > 1:
-                found[seed] = worst.corrwith(mean).mean()
+        for seed in dict.fromkeys(worst.index.get_level_values("seed")):
+            both = [table.xs(seed, level="seed").rank() for table in (worst, mean)]
+            measured = ~pd.concat(both).isna().any()
+            if len(both[0]) == kinds > 1 and measured.any():
+                columns = measured.index[measured]
+                found[seed] = both[0][columns].corrwith(both[1][columns]).mean()
         return pd.Series(found, dtype=float)
 
     return values
@@ -94,93 +100,42 @@ def unchanged(column: str, within: str):
     return values
 
 
-WHOLE, FIRST_EPOCH, AFTERWARDS = "the whole training", "the first epoch", "after the first epoch"
+# Steps are noted down at powers of √2: the last one of the first epoch is two thirds of it or more.
+WHOLE, FIRST, REST = "the whole training", "most of the first epoch", "the rest of the training"
 
 
-def moving(column: str, kinds, period: str = WHOLE):
+def moving(column: str, half: str = "", kinds=ALL_KINDS, period: str = WHOLE):
     """What a part of training changes of log `column` of the layers."""
 
     def values(results):
         ends = {
             WHOLE: ("initial", "trained"),
-            FIRST_EPOCH: ("initial", FIRST_EPOCH),
-            AFTERWARDS: (FIRST_EPOCH, "trained"),
+            FIRST: ("initial", FIRST),
+            REST: (FIRST, "trained"),
         }[period]
-        start, end = (_moment(results, column, name) for name in ends)
+        start, end = (_moment(results, column, half, name) for name in ends)
         return between(end - start, kinds)
 
     return values
 
 
-def _moment(results, column, name) -> pd.DataFrame:
-    if name != FIRST_EPOCH:
-        return layer_logs(results, "question_moving", column, phase=name)
+def _moment(results, column, half, name) -> pd.DataFrame:
+    if name != FIRST:
+        return layer_logs(results, "question_moving", column, half, phase=name)
     table = chosen(results, "question_moving")
-    if not len(table):
-        return layer_logs(results, "question_moving", column)
-    keys = ["part", "downsampling", "seed"]
-    training = chosen(results, "question_training").set_index(keys)
-    epoch = (training["steps"] / training["epochs"]).rename("epoch")
-    table = table.join(epoch, on=keys)
-    within = table[(table["step"] > 0) & (table["step"] <= table["epoch"])]
-    last = within["step"] == within.groupby(keys)["step"].transform("max")
-    tables = {"question_moving": within[last]}
-    return layer_logs(_Tables(tables), "question_moving", column)
+    if len(table):
+        keys = ["part", "downsampling", "seed"]
+        training = chosen(results, "question_training").drop_duplicates(keys).set_index(keys)
+        epoch = (training["steps"] / training["epochs"]).rename("epoch")
+        table = table.join(epoch, on=keys)
+        within = table[(table["step"] > 0) & (table["step"] <= table["epoch"])]
+        last = within.groupby(keys)["step"].transform("max")
+        table = within[within["step"] == last]
+    return layer_logs(_Only({"question_moving": table}), "question_moving", column, half)
 
 
-class _Tables:
+class _Only:
+    """Results with these tables."""
+
     def __init__(self, tables):
         self.tables = tables
-
-
-ALL_SIZES, SMALLEST, LARGEST = "all numbers of images", "the fewest images", "the most images"
-
-
-def law_slope(family: str, metric: str):
-    """The slope of log error against log R over the networks of a seed."""
-
-    def values(results):
-        found = {
-            seed: np.polyfit(np.log(rows["relative_stability"]), np.log(rows["error"]), 1)[0]
-            for seed, rows in errors(results, family, metric).groupby("seed")
-            if rows["relative_stability"].nunique() > 2
-        }
-        return pd.Series(found, dtype=float)
-
-    return values
-
-
-def law_factor(family: str, metric: str, sizes: str = ALL_SIZES):
-    """log of the error over what the law says, mean over the networks of a seed."""
-
-    def values(results):
-        table = errors(results, family, metric)
-        if len(table) and sizes != ALL_SIZES:
-            images = table["train_images"]
-            table = table[images == (images.min() if sizes == SMALLEST else images.max())]
-        predicted = FACTOR * table["relative_stability"] ** POWER
-        return np.log(table["error"] / predicted).groupby(table["seed"]).mean()
-
-    return values
-
-
-def errors(results, family: str, metric: str) -> pd.DataFrame:
-    """Test error and relative stability of the logits of each network.
-
-    Only numbers of training images count that every seed was trained on with every kind.
-
-    Returns:
-        `seed`, `downsampling`, `train_images`, `relative_stability`, `error`.
-    """
-    table = chosen(results, "question_logits", family=family, metric=metric)
-    columns = ["seed", "downsampling", "train_images", "relative_stability", "error"]
-    if not len(table):
-        return pd.DataFrame(columns=columns, dtype=float)
-    keys = ["part", "downsampling", "seed", "train_images"]
-    training = chosen(results, "question_training")[[*keys, "accuracy_test"]]
-    table = table.merge(training, on=keys, validate="one_to_one")
-    table["error"] = 1 - table["accuracy_test"]
-    whole = table["seed"].nunique() * table["downsampling"].nunique()
-    complete = table.groupby("train_images")["error"].transform("size") == whole
-    positive = (table[["error", "relative_stability"]] > 0).all(axis=1)
-    return table[complete & positive][columns].reset_index(drop=True)

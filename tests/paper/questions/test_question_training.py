@@ -41,11 +41,15 @@ def test_worst_deformations_of_every_layer(measured):
 def test_a_row_counts_images_that_could_be_measured():
     columns = ["mean", "best_of_k", "search", "worst"]
     numbers = pd.DataFrame([[1.0, 2, 3, 3], [2, 4, 5, 5], [np.nan] * 4], columns=columns)
+    numbers[["mean_sensitivity", "worst_sensitivity"]] = numbers[["mean", "worst"]] / 10
     table = numbers.assign(folded=[True, False, True], note=["", "", "black"])
     row = worst._row(table)
     assert (row["mean"], row["worst"], row["images"], row["folded"]) == (1.5, 4.0, 2, 0.5)
     assert row["ratio"] == pytest.approx(4 / 1.5)
     assert row["note"] == "black"
+    assert (row["mean_sensitivity"], row["worst_sensitivity"]) == pytest.approx((0.15, 0.4))
+    still = worst._row(table.assign(**dict.fromkeys(columns, 0.0)))
+    assert np.isnan(still["ratio"])
     row = worst._row(table.assign(unchanged=[True, False, True], best_of_k=[-1.0, 0.0, np.nan]))
     assert (row["unchanged"], row["unchanged_by_chance"]) == (0.5, 1.0)
 
@@ -112,6 +116,7 @@ def test_logits_by_both_families_at_one_strength(measured):
     assert sorted(set(table["family"])) == ["diffeomorphism", "spline"]
     assert set(table["layer"]) == {"logits"}
     strength = table.groupby("family")["rms_displacement"].first()
+    # 24 draws each; twice or half the strength would be seen.
     assert strength["diffeomorphism"] == pytest.approx(strength["spline"], rel=0.3)
     reach = deformation.expected_rms(16, 16)
     family = ds.RandomDiffeomorphism(logits.CUTOFF, reach, seed=0)

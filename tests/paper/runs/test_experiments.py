@@ -302,7 +302,7 @@ def test_a_configuration_is_every_choice_as_json_has_it():
     configuration = QUICK.configuration()
     assert json.loads(json.dumps(configuration)) == configuration
     # These say which runs there are, not what they are: a folder may come by them one by one.
-    which = {"demonstration", "studies", "recipes", "recipes_seeds"}
+    which = {"demonstration", "studies", "recipes", "recipes_seeds", "sizes"}
     assert set(configuration) == {field.name for field in dataclasses.fields(Preset)} - which
     assert configuration["downsampling"] == list(PAPER_KINDS)
     assert dataclasses.replace(QUICK, epochs=5).configuration() != configuration

@@ -319,6 +319,55 @@ def test_statistics_are_what_they_are_called(monkeypatch):
     assert statistics == ["moving averages", "re-estimated"] * 2
 
 
+def test_the_last_step_is_noted_down_where_it_is_not_tracked(tmp_path, monkeypatch):
+    """All that is noted down has batch normalization re-estimated over the same images."""
+    network = dataclasses.replace(FOLLOWED.network, batch_size=8)  # ten steps
+    this, over = dataclasses.replace(FOLLOWED, network=network), []
+    record = question_measurements.record
+    evaluate = training.Training.evaluate
+
+    def noted(training, found):
+        over.append(training.step)
+        return record(training, found)
+
+    def evaluated(self, images=None):
+        over.append(images)
+        return evaluate(self, images)
+
+    (tmp_path / "runs").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(question_measurements, "record", noted)
+        patch.setattr(runs, "record", noted)
+        patch.setattr(training.Training, "evaluate", evaluated)
+        runs.keep(this, runs.execute(this, tmp_path), tmp_path)
+    tables, _ = read_run(tmp_path / "runs" / f"{this.id}.json", this)
+    steps = tables["question_moving"].drop_duplicates("step")
+    phases = dict(zip(steps["step"], steps["phase"]))
+    tracked = dict.fromkeys((1, 2, 3, 4, 6, 8), "tracked")
+    assert phases == {0: "initial", **tracked, 10: "trained"}
+    each = [over[place : place + 2] for place, step in enumerate(over) if step in (0, *phases)]
+    assert each == [[step, training.TRACKED_IMAGES] for step in phases]
+
+
+def test_more_images_than_there_are_are_refused_before_training(monkeypatch):
+    monkeypatch.setattr(training.Training, "run_epoch", lambda *_: pytest.fail("it trains"))
+    few = dataclasses.replace(SMALLEST, dataset="digits", sizes=(2000,), image_size=8)
+    few = dataclasses.replace(few, max_displacement=0.5)
+    this = next(each for each in few.experiments() if each.part == "sized")
+    with pytest.raises(
+        ValueError, match=r"2000 images is asked for \(--sizes\), and the data have 1"
+    ):
+        runs.execute(this, "nowhere")
+
+
+def test_a_folder_takes_further_sizes(folder):
+    """They say which runs there are: as in folders of before there was a choice."""
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert "sizes" not in provenance["configuration"]
+    more = list_runs(dataclasses.replace(SMALLEST, sizes=(30, 40, 50)), folder)
+    assert (more["finished"].sum(), len(more)) == (4, 5)
+
+
 def test_a_worker_elsewhere_is_told_where_its_data_lie():
     """What the executor of Ray reads of a run, and changes."""
     network = dataclasses.replace(NETWORK.network, data_dir="here.npz", data_fingerprint="abc")
