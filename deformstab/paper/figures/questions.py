@@ -179,7 +179,8 @@ def _intervals(whole, table):
     ends = table[["value", "low", "high"]].to_numpy()
     low, high = np.clip([np.nanmin(ends) / 1.05, np.nanmax(ends) * 1.05], *_WIDEST)
     low, high = min(low, 0.85), max(high, 1 / 0.85)
-    ticks = [tick for tick in _TICKS[high / low > 4] if low <= tick <= high]
+    ticks = _TICKS[high / low > 4]
+    ticks = [tick for tick in (ticks[::2] if high / low > 100 else ticks) if low <= tick <= high]
     axis.set(xscale="log", xlim=(low, high), xlabel="ratio")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
@@ -192,7 +193,7 @@ _RULES = {each.rule.asks: each.rule for each in STATISTICS}
 _WIDEST = (1 / 50, 50)  # ratios; an interval that is wider goes out of the panel
 _TICKS = {
     False: (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 2.5, 3),
-    True: (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50),
+    True: (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 1, 2, 3, 5, 10, 20, 50),
 }
 
 
