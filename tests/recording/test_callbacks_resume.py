@@ -1,21 +1,17 @@
-"""SensitivityCallback in trainings that are killed: its tables end as if nothing had happened.
-
-Run as a script, this file is the training that gets killed.
-"""
+"""SensitivityCallback in trainings that are killed: its tables end as if nothing had happened."""
 
 import functools
 import json
+import multiprocessing
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, TESTS, natural_images, randomize
+from helpers import natural_images, randomize
 from keras import layers
 
 import deformstab as ds
@@ -24,6 +20,10 @@ from deformstab.tables import SENSITIVITY_COLUMNS, TIME_COLUMNS, read_csv, write
 
 EPOCHS, KILLED = 4, 9
 IMAGES = natural_images(6)
+# New processes, forked from one that has imported much and computed nothing: an import takes longer
+# than a training here.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["keras", "deformstab", "pytest"])
 TYPES = {**TIME_COLUMNS, **SENSITIVITY_COLUMNS}
 
 
@@ -91,15 +91,11 @@ def train(folder, order="backup ours", kill=None, save_freq="epoch", **options):
 
 def train_elsewhere(folder, **arguments):
     """`train` in a process of its own; returns whether it was killed."""
-    path = os.pathsep.join(map(str, [ROOT, TESTS]))
-    result = subprocess.run(
-        [sys.executable, __file__, json.dumps({"folder": str(folder), **arguments})],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode in (0, KILLED), result.stderr
-    return result.returncode == KILLED
+    process = PROCESSES.Process(target=train, args=(folder,), kwargs=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, KILLED), "its error is in the captured stderr"
+    return process.exitcode == KILLED
 
 
 @functools.cache
@@ -325,7 +321,3 @@ def test_files_of_something_else_are_refused(model, tmp_path, file, do, why):
     with pytest.raises(ValueError, match=message):
         fit(model, ours_in(tmp_path), epochs=3, initial_epoch=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-
-
-if __name__ == "__main__":
-    train(**json.loads(sys.argv[1]))
