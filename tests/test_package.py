@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib.util
 import inspect
 import os
 import pathlib
@@ -419,3 +420,25 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(module, monkey
 def test_the_package_says_that_it_is_typed():
     assert (PACKAGE / "py.typed").exists()
     assert re.fullmatch(r"\d+\.\d+\.\d+\w*", ds.__version__)
+
+
+# ---- installing ----
+
+
+def test_uv_is_told_what_pip_is_told():
+    """As `pip config list` writes it; what the environment says comes first, and counts."""
+    path = PACKAGE.parent / ".ci" / "install.py"
+    spec = importlib.util.spec_from_file_location("install", path)
+    install = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    listed = """\
+:env:.find-links='/wheels'
+global.extra-index-url='https://one.example/simple\\nhttps://two.example/simple'
+global.find-links='/others'
+user.timeout='60'
+"""
+    assert install.settings(listed) == {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": "/wheels",
+        "UV_INDEX": "https://one.example/simple https://two.example/simple",
+    }
