@@ -11,7 +11,7 @@ from helpers import ROOT, needs_tensorflow
 
 import deformstab as ds
 from deformstab.paper.figures import style
-from deformstab.paper.questions import noise, shuffles
+from deformstab.paper.questions import noise, shuffles, worst
 from deformstab.paper.reproduce import list_runs, reproduce
 from deformstab.paper.runs import question_experiments, question_measurements, runs, training
 from deformstab.paper.runs.kept_networks import KeptNetworks
@@ -45,6 +45,15 @@ FIRST = {
     "followed": "question_worst",
     "sized": "question_logits",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_searches():
+    """What they find is tested where they are: here it is what becomes of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worst, "STEPS", 2)
+        patch.setattr(worst, "STARTS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
