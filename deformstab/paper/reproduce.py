@@ -44,6 +44,7 @@ def reproduce(
     command="bin/reproduce_figures",
     executor=executors.serial,
     networks: KeptNetworks | None = None,
+    finished_only: bool = False,
 ) -> Results:
     """Runs what is not finished, then writes tables, figures, claims and provenance.
 
@@ -56,13 +57,14 @@ def reproduce(
             of them are in the folder.
         executor: where runs run, one of `deformstab.paper.runs.executors`.
         networks: where the weights of what is run are kept; by default nowhere.
+        finished_only: whether to run nothing, and draw what is finished.
 
     Returns:
         The results that were drawn.
 
     Raises:
         ValueError: an unknown figure; an output folder of another configuration, or one that
-            another process writes into.
+            another process writes into; nothing is run, and nothing is finished.
     """
     wanted, output_dir = drawable(resolve(figures), preset, figures), pathlib.Path(output_dir)
     with only_writer(output_dir):
@@ -72,6 +74,10 @@ def reproduce(
             remove_temporaries(output_dir / folder)
         experiments = preset.every_experiment()  # once: it reads all data from disk
         needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
+        if finished_only:
+            needed = [each for each in needed if runs.finished(each, output_dir)]
+            if not needed:
+                raise ValueError(f"{output_dir} has no finished run of what is asked for to draw")
         _check(needed)
         there = runs.check_files(experiments, output_dir)
         if not (output_dir / PROVENANCE).exists():  # now the folder is this configuration's

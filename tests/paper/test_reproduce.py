@@ -498,6 +498,14 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(tmp_path, ran, monkeypatc
     assert len(list((tmp_path / "broken" / "runs").iterdir())) == 3
     finished = list(ran)
     ran.clear()
+    # A look at what is there: nothing is run.
+    looked = reproduce(preset, tmp_path / "broken", figures, finished_only=True)
+    assert not ran
+    assert set(looked.tables["sensitivity"]["sigma"]) == {each.sigma for each in finished}
+    told = json.loads((tmp_path / "broken" / "provenance.json").read_text(encoding="utf-8"))
+    assert set(told["seconds_per_run"]) == {each.id for each in finished}
+    with pytest.raises(ValueError, match=r"nothing has no finished run of what is asked for"):
+        reproduce(preset, tmp_path / "nothing", figures, finished_only=True)
     reproduce(preset, tmp_path / "broken", figures)
     # Seed after seed.
     assert finished + ran == sorted(preset.experiments(["filters"]), key=lambda each: each.seed)
