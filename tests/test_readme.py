@@ -18,10 +18,10 @@ DOCS = ("docs/measuring.md", "docs/reporting.md", "docs/deforming.md")
 DOCS += ("docs/convolution_and_pooling.md",)
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "benchmarks/README.md", *DOCS),
-    *("docs/findings.md", "docs/reproduction.md", "docs/keras_applications.md"),
+    *("docs/findings.md", "docs/answers.md", "docs/reproduction.md", "docs/keras_applications.md"),
     "docs/ideas.md",
     *("results/quick/README.md", "results/cifar10-small/README.md"),
-    "results/note/README.md",
+    *("results/note/README.md", "results/questions/README.md"),
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Pages that need no other one. Each is run from its first line to its last.
