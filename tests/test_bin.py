@@ -164,7 +164,7 @@ def test_every_choice_of_a_preset_is_a_flag(call):
     call("reproduce_figures", "--figures=nothing")
     own = set(flags.FLAGS) - before - {"preset", "figures", "output_dir", "list", "init_only"}
     own -= {"executor", "workers", "ray_address", "gpus_per_run"}
-    own -= {"keep_networks", "kept_moments", "measure_again", "report"}
+    own -= {"keep_networks", "kept_moments", "measure_again", "report", "finished_only"}
     # The name and what it is a demonstration of are the preset's; Keras reads the backend.
     assert own == {field.name for field in dataclasses.fields(Preset)} - {
         *("name", "demonstration", "backend")

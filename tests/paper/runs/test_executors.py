@@ -346,11 +346,11 @@ def test_where_runs_run_is_no_part_of_what_is_run(call, monkeypatch):
     cluster = ["--executor=ray", "--ray_address=auto", "--gpus_per_run=0.5"]
     assert not call("reproduce_figures", "--seeds=2", *cluster)[0]
     first, *others = seen
-    assert first[-2:] == (executors.serial, None)
+    assert first[-3:] == (executors.serial, None, False)
     assert given == [(3, None, 0.0), (None, "auto", 0.5)]
     for each in others:
-        assert each[-2:] == ("ray", None)
-        assert each[:-2] == first[:-2]  # the preset, the folder, and the command in the index
+        assert each[-3:] == ("ray", None, False)
+        assert each[:-3] == first[:-3]  # the preset, the folder, and the command in the index
     assert first[0].configuration() == others[0][0].configuration()
 
 
