@@ -39,7 +39,10 @@ def claims_page(results, tables) -> str:
         tables: made from them: `claims`, `changes_by_kind`, `claims_by_choice`, `paths`,
             `other_networks`, `note_statements`, `questions`.
     """
-    claims = tables["claims"]
+    claims, asked = tables["claims"], tables.get("questions", pd.DataFrame())
+    if len(asked) and claims["verdict"].eq(NOT_TESTED).all():  # a folder of open questions alone
+        title = f"# What the paper left open ({results.preset.name})"
+        return "\n".join([title, "", SOURCE + ".", *questions_page.section(results, asked), ""])
     counts = claims["verdict"].value_counts()
     summary = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in _VERDICTS)
     lines = [f"# The claims of the paper ({results.preset.name})", "", SOURCE + ".", ""]
@@ -53,7 +56,7 @@ def claims_page(results, tables) -> str:
     lines += [*claims_table(claims, below), "", *_rule(), "", *_data(results)]
     lines += [*other_networks_page.section(results, others, _with_interval), *_choices(results)]
     lines += [*note_page.section(tables.get("note_statements", pd.DataFrame()))]
-    lines += [*questions_page.section(results, tables.get("questions", pd.DataFrame()))]
+    lines += [*questions_page.section(results, asked)]
     lines += [*_changes_by_kind(tables["changes_by_kind"])]
     lines += [*_claims_by_choice(tables["claims_by_choice"]), *_paths(tables["paths"]), ""]
     return "\n".join(lines)

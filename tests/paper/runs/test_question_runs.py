@@ -172,6 +172,7 @@ def test_the_folder_has_what_the_study_gives(folder):
     text = (folder / "claims.md").read_text(encoding="utf-8")
     assert "## Open questions" in text
     assert "## What was trained" not in text
+    assert "not tested" not in text  # the claims, of which nothing was asked
     assert "`it --studies=questions --figures=question_1`" in (folder / "README.md").read_text()
     table = read_csv(folder / "tables" / "questions.csv")
     assert (table.loc[table["decisive"], "verdict"] == "undecided").all()
