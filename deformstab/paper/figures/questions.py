@@ -179,8 +179,7 @@ def _intervals(whole, table):
     ends = table[["value", "low", "high"]].to_numpy()
     low, high = np.clip([np.nanmin(ends) / 1.05, np.nanmax(ends) * 1.05], *_WIDEST)
     low, high = min(low, 0.85), max(high, 1 / 0.85)
-    ticks = _TICKS[high / low > 4]
-    ticks = [tick for tick in (ticks[::2] if high / low > 100 else ticks) if low <= tick <= high]
+    ticks = _apart([tick for tick in _TICKS if low <= tick <= high], high / low)
     axis.set(xscale="log", xlim=(low, high), xlabel="ratio")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
@@ -191,10 +190,19 @@ def _intervals(whole, table):
 
 _RULES = {each.rule.asks: each.rule for each in STATISTICS}
 _WIDEST = (1 / 50, 50)  # ratios; an interval that is wider goes out of the panel
-_TICKS = {
-    False: (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 2.5, 3),
-    True: (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 1, 2, 3, 5, 10, 20, 50),
-}
+_TICKS = (
+    *(0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    *(1, 1.1, 1.25, 1.5, 2, 2.5, 3, 5, 10, 20, 50),
+)
+
+
+def _apart(ticks, ratio) -> list:
+    """Those whose labels do not touch on an axis of so large a ratio, 1 among them."""
+    kept = [tick for tick in ticks if tick == 1]
+    for tick in sorted(ticks, key=lambda tick: abs(np.log(tick))):
+        if all(abs(np.log(tick / other)) > 0.1 * np.log(ratio) for other in kept):
+            kept.append(tick)
+    return sorted(kept)
 
 
 def _of_question(results, target) -> pd.DataFrame:
