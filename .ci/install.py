@@ -35,7 +35,7 @@ def main(python, *what):
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, *what]
     if subprocess.run(uv, env={**settings(listed), **os.environ}).returncode:
         print("uv could not install that; pip does", file=sys.stderr)
-        subprocess.run([*pip, "install", "--quiet", *what], check=True)
+        sys.exit(subprocess.run([*pip, "install", "--quiet", *what]).returncode)
 
 
 if __name__ == "__main__":
