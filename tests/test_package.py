@@ -63,7 +63,7 @@ ROOMS = {
         *("dense_consistency", "consistency", "shifts", "smoothness"),
         *("layer_windows", "probing", "map_probes", "grids"),
         *("moving_maps", "equivariance", "summaries", "comparisons"),
-        *("displacement_sets", "objectives", "ascent", "worst_case"),
+        *("displacement_sets", "objectives", "ascent", "worst_rows", "worst_case"),
     ],
     "recording": [
         *("schedules", "steps", "fingerprints", "lineage", "measures", "files", "recording"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from deformstab.measurement.objectives import PREDICTION
+from deformstab.measurement.objectives import PREDICTION, values_of
 
 _STEP_COST = 3  # forward passes; the backward one computes no gradients of weights
 _REACH = 2.5  # of all steps together, in half widths of the set
@@ -48,35 +48,43 @@ def draws_of(deformation, images: int, passes: int, seed: int) -> np.ndarray:
     return draws.reshape(images, passes, -1, 2).astype("float64")
 
 
-def random_draws(objective, within, draws, deformations: int, tick) -> Found:
+def random_draws(objectives, within, draws, deformations: int, tick) -> list[Found]:
     """The mean over draws as they are, and the best of them, brought to the edge of the set.
 
     Args:
-        objective: an `Objective`.
+        objectives: a list of `Objective`s of the same images.
         within: the set.
         draws: [images, passes, points, 2].
         deformations: how many the mean is over.
         tick: called with the number of forward passes.
+
+    Returns:
+        What was found of each objective.
     """
-    found, total = _nothing(draws[:, 0]), []
+    every, totals = [_nothing(draws[:, 0]) for _ in objectives], [[] for _ in objectives]
     for number in range(draws.shape[1]):
         here = draws[:, number]
         edge = within.on_edge(here)
-        values = objective.values(edge)
-        found.look(values, edge)
-        if number < deformations:
-            as_drawn = values if np.array_equal(edge, here) else objective.values(here)
-            total.append(as_drawn)
+        values = values_of(objectives, edge)
+        as_drawn = values
+        if number < deformations and not np.array_equal(edge, here):
+            as_drawn = values_of(objectives, here)
+        for found, total, at_edge, drawn in zip(every, totals, values, as_drawn):
+            found.look(at_edge, edge)
+            if number < deformations:
+                total.append(drawn)
         tick(1)
-    found.mean = np.mean(total, axis=0)
-    return found
+    for found, total in zip(every, totals):
+        found.mean = np.mean(total, axis=0)
+    return every
 
 
 def search(objective, within, draws, steps: int, starts: int, seed: int, which, tick) -> Found:
     """Ascents from a spectral start, a random corner and draws; the best value seen counts.
 
     Args:
-        objective, within, draws, tick: as for `random_draws`.
+        objective: an `Objective`.
+        within, draws, tick: as for `random_draws`.
         steps, starts: of them.
         seed: of the corners, with the number of each image in `which`.
     """

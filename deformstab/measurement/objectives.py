@@ -30,11 +30,11 @@ class Objective:
         self.kind, self.inputs = kind, images.tensors(which)
         self.points = points_of(images.deformation)
         self.dtype = images.deformation.geometry_dtype
-        self.step = functools.partial(_step, model, images, representation, kind, self.inputs)
+        self.step = functools.partial(_step, model, images, self.inputs)
+        self.representation, self.probabilities = representation, False
         zero = np.zeros((len(which), self.points, 2))
         # By the deformation as well: an image that is not moved is at distance 0 from itself.
         self.target = self.zero_rows = self.rows(zero)
-        self.probabilities = False
         if kind == PREDICTION:
             rows = ops.convert_to_numpy(self.zero_rows)
             self.answers = rows.argmax(axis=1)
@@ -47,22 +47,27 @@ class Objective:
             squares = ops.convert_to_numpy(ops.max(ops.abs(self.zero_rows), axis=1))
             self.broken = ~np.isfinite(squares) | ((squares == 0) & (kind == "cosine"))
 
+    @property
+    def sought(self):
+        """(representation, kind, whether it gives probabilities)."""
+        return self.representation, self.kind, self.probabilities
+
     def rows(self, d):
         """The representations themselves, [images, entries], a tensor."""
-        return self.step("rows")(self._tensor(d), *self.inputs)
+        (rows,) = self.step("rows", self.sought)(self._tensor(d), *self.inputs)
+        return rows
 
     def _tensor(self, d):
         return ops.convert_to_tensor(d.astype(self.dtype))
 
     def values(self, d) -> np.ndarray:
         """[images]; NaN where there is none."""
-        step = self.step("values", self.probabilities)
-        found = ops.convert_to_numpy(step(self._tensor(d), self.target, *self.inputs))
-        return found if self.kind == PREDICTION else self._at_rest(found, d)
+        (found,) = values_of([self], d)
+        return found
 
     def values_and_gradients(self, d):
         """([images], [images, points, 2]): of distances the gradient of something monotone in them."""
-        step = self.step("gradients", self.probabilities)
+        step = self.step("gradients", self.sought)
         given = step(self._tensor(d), self.target, *self.inputs)
         found, gradient = map(ops.convert_to_numpy, given)
         gradient = np.where(np.isfinite(gradient), gradient, 0).astype("float64")
@@ -106,58 +111,78 @@ class Objective:
             yield function(d), function(-d)
 
 
-def _step(model, images, representation, kind, inputs, what, probabilities=False):
-    """A compiled step for these sizes, kept with the model."""
+def values_of(objectives, d) -> list[np.ndarray]:
+    """Values under displacements of several objectives of the same images, by one forward pass.
+
+    Args:
+        objectives: of one model, made with the same images.
+        d: [images, points, 2].
+
+    Returns:
+        [images] of each; NaN where there is none.
+    """
+    first = objectives[0]
+    step = first.step("values", *(each.sought for each in objectives))
+    given = step(first._tensor(d), *(each.target for each in objectives), *first.inputs)
+    found = []
+    for each, values in zip(objectives, map(ops.convert_to_numpy, given)):
+        found.append(values if each.kind == PREDICTION else each._at_rest(values, d))
+    return found
+
+
+def _step(model, images, inputs, what, *sought):
+    """A compiled step for these sizes and what is sought of them, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     batch = len(inputs[0])
     deformation, pack, place = images.deformation, images.pack, images.place
     config = {**deformation.get_config(), "name": type(deformation).__name__, "seed": None}
-    named = representation.name, representation.features, representation.rows, representation.order
-    key = (
-        "worst",
-        what,
-        probabilities,
-        kind,
-        place,
-        str(images.structure),
-        sizes,
-        named,
-        str(config),
-    )
+    named = tuple((x.name, x.features, x.rows, x.order, *others) for x, *others in sought)
+    key = "worst", what, named, place, str(images.structure), sizes, str(config)
 
     def rows(d, *tensors):
-        tensors, found = list(tensors), []
+        tensors, found = list(tensors), {x.name: x for x, *_ in sought}
+        missing = set(found)
         parameters = ops.reshape(d, (batch, *deformation.field.shape))
         tensors[place] = ops.cast(deformation.deform(tensors[place], parameters), "float32")
 
         def visit(call):
-            if call.name == representation.name:
-                found.append(representation.flat_rows(call.output, batch))
-            return bool(found)
+            if call.name in missing:
+                missing.remove(call.name)
+                found[call.name] = found[call.name].flat_rows(call.output, batch)
+            return not missing
 
         watch(model, pack(tensors), tensors[place], visit)
-        return found[0]
+        return [found[x.name] for x, *_ in sought]
 
-    def objective(d, target, *tensors):
+    def values(d, *given):
+        targets, tensors = given[: len(sought)], given[len(sought) :]
         moved = rows(d, *tensors)
-        if kind == PREDICTION:
-            return _margin(moved, target, probabilities)
-        if what == "values":
-            return (cosine_distance if kind == "cosine" else euclidean_distance)(moved, target)
-        return (_half_chord if kind == "cosine" else _square)(moved, target)
+        return [_value(*each, what) for each in zip(moved, targets, sought)]
 
     def make():
         d = (batch, points_of(deformation), 2), deformation.geometry_dtype
         if what == "rows":
             return compiled_model_step(rows, model, d, *sizes)
-        dtype = "float64" if representation.itemsize == 8 else "float32"
-        target = (batch, representation.features), dtype
-        if kind == PREDICTION:
-            target = target[0], "float32"
-        function = objective if what == "values" else with_gradient(objective)
-        return compiled_model_step(function, model, d, target, *sizes)
+        function = values if what == "values" else with_gradient(lambda *all: values(*all)[0])
+        targets = [((batch, x.features), _target_dtype(x, kind)) for x, kind, _ in sought]
+        return compiled_model_step(function, model, d, *targets, *sizes)
 
     return kept_with(model, key, make)
+
+
+def _target_dtype(representation, kind) -> str:
+    double = representation.itemsize == 8 and kind != PREDICTION
+    return "float64" if double else "float32"
+
+
+def _value(rows, target, sought, what):
+    """[images]: the value, or where a gradient is asked for, something monotone in it."""
+    _, kind, probabilities = sought
+    if kind == PREDICTION:
+        return _margin(rows, target, probabilities)
+    if what == "values":
+        return (cosine_distance if kind == "cosine" else euclidean_distance)(rows, target)
+    return (_half_chord if kind == "cosine" else _square)(rows, target)
 
 
 def _half_chord(rows, target):

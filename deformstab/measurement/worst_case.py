@@ -1,6 +1,7 @@
 """worst_deformation: the deformation within a set that moves a layer furthest, image by image."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -25,6 +26,7 @@ from deformstab.measurement.representations import LayerSelector, representation
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stimuli import deformed_images, refuse_videos
+from deformstab.measurement.worst_rows import Rows, baseline_of, columns_of
 from deformstab.tables import WORST_COLUMNS, WORST_PREDICTION_COLUMNS, table
 
 _MOST_POINTS = 256  # of a control grid: its displacements are searched one by one
@@ -118,58 +120,111 @@ def worst_deformation(
     (table["worst"] / table["mean"]).median()
     ```
     """
+    (found,) = worst_deformations(
+        model,
+        images,
+        [layer],
+        deformation,
+        within,
+        steps,
+        starts,
+        seed,
+        metric=metric,
+        labels=labels,
+        deformations=deformations,
+        batch_size=batch_size,
+        max_images=max_images,
+        deformed_input=deformed_input,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+    return found
+
+
+def worst_deformations(
+    model: keras.Model,
+    images: Any,
+    layers: Sequence[LayerSelector],
+    deformation: RandomDeformation | RandomDiffeomorphism | RandomTranslation | None = None,
+    within: Literal["box", "rms"] = "box",
+    steps: int = 20,
+    starts: int = 4,
+    seed: int = 0,
+    *,
+    metric: Metric = "cosine",
+    labels: Any = None,
+    deformations: int = 16,
+    batch_size: int = 32,
+    max_images: int | None = None,
+    deformed_input: int | str | None = None,
+    memory_limit: float = MEMORY_LIMIT,
+    progress: bool = True,
+) -> list[tuple[pd.DataFrame, np.ndarray]]:
+    """`ds.worst_deformation` of several layers, which share the forward passes of random draws.
+
+    Args:
+        layers: a list of what `ds.worst_deformation` takes as `layer`.
+        model, images, deformation, within, steps, starts, seed, metric, labels, deformations,
+            batch_size, max_images, deformed_input, memory_limit, progress: as there.
+
+    Returns:
+        Of each layer, the pair that `ds.worst_deformation` gives.
+
+    Raises:
+        ValueError: as there.
+    """
     check_options(metric, batch_size, memory_limit)
     steps, starts = check_whole("steps", steps), check_whole("starts", starts)
     deformations = check_whole("deformations", deformations)
     inputs, own_labels = first_images(images, max_images)
     prepared = _prepared(inputs, deformation, within, seed, deformed_input)
     build(model, prepared)
-    chosen = _chosen(representations(model, prepared), layer)
-    predicts = layer == PREDICTION
-    deformation = prepared.deformation
-    size = prepared.size
-    within_set = displacement_set(deformation, within, *size)
+    available = representations(model, prepared)
+    chosen = [_chosen(available, layer) for layer in layers]
+    kinds = [PREDICTION if _is_prediction(layer) else metric for layer in layers]
+    count, deformation = len(prepared), prepared.deformation
+    labels = own_labels if labels is None else labels
+    if PREDICTION in kinds:
+        labels = classes_of(labels, (count,), chosen[kinds.index(PREDICTION)].features, max_images)
+    within_set = displacement_set(deformation, within, *prepared.size)
     passes = passes_of(points_of(deformation), steps, starts)
-    count = len(prepared)
     draws = draws_of(deformation, count, passes, seed)
-    kind = PREDICTION if predicts else metric
-    rows = {name: np.full(count, np.nan) for name in ("mean", "best_of_k", "search", "worst")}
-    worst, broken = np.zeros((count, *draws.shape[2:])), np.zeros(count, bool)
-    answers = np.zeros(count, int)
+    every = [Rows(count, draws.shape[2:]) for _ in chosen]
+    work = count * passes * (1 + len(chosen))  # the draws, and a search for each layer
     at_once = _images_at_once(chosen, batch_size, memory_limit, points_of(deformation), count)
     with progress_bar(progress, "worst deformation") as bar:
         for start in range(0, count, at_once):
             now = np.arange(start, min(count, start + at_once))
             few, which = len(now), np.arange(start, start + at_once) % count
-            objective = Objective(model, prepared, chosen, kind, which)
 
-            def tick(number, share=50 / (count * passes), few=few):
-                bar.update(min(share * few * number, bar.total - bar.n))
+            def tick(number, few=few):
+                bar.update(min(100 * few * number / work, bar.total - bar.n))
 
-            by_chance = random_draws(objective, within_set, draws[which], deformations, tick)
-            found = search(objective, within_set, draws[which], steps, starts, seed, which, tick)
-            best, value = found.displacements, found.values
-            better = by_chance.values > value  # not where either is NaN
-            best[better] = by_chance.displacements[better]
-            rows["mean"][now] = by_chance.mean[:few]
-            rows["best_of_k"][now] = by_chance.values[:few]
-            rows["search"][now] = value[:few]
-            rows["worst"][now] = np.fmax(value, by_chance.values)[:few]
-            worst[now], broken[now] = best[:few], objective.broken[:few]
-            if predicts:
-                answers[now] = objective.answers[:few]
-    worst = worst.reshape(count, *deformation.field.shape)
-    columns = _columns(prepared, chosen, worst, broken, rows, passes, within, kind)
-    worst = worst.astype("float32")
-    if predicts:
-        labels = own_labels if labels is None else labels
-        labels = classes_of(labels, (count,), chosen.features, max_images)
-        unchanged = ~(rows["worst"] > 0)
-        right = np.nan if labels is None else (unchanged & (answers == labels)).astype(float)
-        columns |= {"unchanged": unchanged, "accuracy": right}
-        return table(columns, WORST_PREDICTION_COLUMNS), worst
-    columns |= _baselines(model, prepared, chosen, metric, batch_size, memory_limit, rows)
-    return table(columns, WORST_COLUMNS), worst
+            objectives = [
+                Objective(model, prepared, each, kind, which) for each, kind in zip(chosen, kinds)
+            ]
+            by_chance = random_draws(objectives, within_set, draws[which], deformations, tick)
+            for rows, objective, chance in zip(every, objectives, by_chance):
+                found = search(
+                    objective, within_set, draws[which], steps, starts, seed, which, tick
+                )
+                rows.keep(now, objective, chance, found)
+    measured = [each for each, kind in zip(chosen, kinds) if kind != PREDICTION]
+    options = (metric,), batch_size, memory_limit, lambda share: None
+    distances = dict(layer_distances(model, prepared, measured, *options)) if measured else {}
+    baselines = (baseline_of(distances[place]) for place in range(len(measured)))
+    pairs = []
+    for each, rows, kind in zip(chosen, every, kinds):
+        worst = rows.worst.reshape(count, *deformation.field.shape)
+        columns = columns_of(prepared, each, worst, rows, passes, within, kind)
+        if kind == PREDICTION:
+            columns |= rows.answered(labels)
+            frame = table(columns, WORST_PREDICTION_COLUMNS)
+        else:
+            columns |= rows.over(next(baselines))
+            frame = table(columns, WORST_COLUMNS)
+        pairs.append((frame, worst.astype("float32")))
+    return pairs
 
 
 def _prepared(inputs, deformation, within, seed, deformed_input):
@@ -210,9 +265,13 @@ def _check_searchable(deformation, within):
         )
 
 
+def _is_prediction(layer) -> bool:
+    return isinstance(layer, str) and layer == PREDICTION
+
+
 def _chosen(found, layer):
     """The one representation that is meant."""
-    if isinstance(layer, str) and layer == PREDICTION:
+    if _is_prediction(layer):
         chosen = answering_output(found, None, "worst_deformation")
         if len(chosen.shape) != 1:
             raise ValueError(
@@ -234,54 +293,8 @@ def _chosen(found, layer):
 def _images_at_once(chosen, batch_size, memory_limit, points, count) -> int:
     """Images a forward pass: their representations under all steps of a point are held at once."""
     room = memory_limit / 2
-    each = max(4 * chosen.peak_bytes, 3 * 2 * points * chosen.features * chosen.itemsize)
+    bytes_of = [x.features * x.itemsize for x in chosen]
+    each = max(4 * max(x.peak_bytes for x in chosen), 3 * 2 * points * max(bytes_of))
+    each += sum(bytes_of) - max(bytes_of)  # those of the others, at rest
     most = int(min(batch_size, count, max(1, room // each)))
     return math.ceil(count / math.ceil(count / most))
-
-
-def _columns(images, chosen, worst, broken, rows, passes, within, kind) -> dict:
-    """What every table says of every image."""
-    deformation = images.deformation
-    height, width = images.size
-    mean_square, folded = deformation.flow_statistics(worst, height, width)
-    longest = []
-    for start in range(0, len(worst), 64):
-        few = worst[start : start + 64].astype(deformation.geometry_dtype)
-        flow = keras.ops.convert_to_numpy(deformation.flow(few, height, width))
-        longest.append(np.sqrt((flow**2).sum(axis=-1)).max(axis=(1, 2)))
-    note = (
-        "no finite representation of the image"
-        if kind != "cosine"
-        else ("zero or non-finite representation of the image: it has no direction")
-    )
-    return {
-        "layer": chosen.name,
-        "metric": "margin" if kind == PREDICTION else kind,
-        "within": within,
-        "image": np.arange(len(worst)),
-        **rows,
-        "baseline": np.nan,
-        "mean_sensitivity": np.nan,
-        "worst_sensitivity": np.nan,
-        "passes": passes,
-        "rms_displacement": np.sqrt(mean_square),
-        "max_displacement": np.concatenate(longest),
-        "folded": folded,
-        "note": np.where(broken, note, ""),
-    }
-
-
-def _baselines(model, images, chosen, metric, batch_size, memory_limit, rows) -> dict:
-    """The median distance between images, and distances over it."""
-    options = (metric,), batch_size, memory_limit, lambda share: None
-    ((_, layer),) = layer_distances(model, images, [chosen], *options)
-    if layer.pairs is None:
-        return {}
-    baseline = np.median(layer.pairs[np.triu_indices(len(layer.pairs), 1)])
-    if baseline <= 0:
-        return {"baseline": baseline}
-    return {
-        "baseline": baseline,
-        "mean_sensitivity": rows["mean"] / baseline,
-        "worst_sensitivity": rows["worst"] / baseline,
-    }

@@ -11,7 +11,7 @@ from keras import ops
 
 from deformstab.measurement.objectives import PREDICTION
 from deformstab.measurement.sensitivity import measure_sensitivity
-from deformstab.measurement.worst_case import worst_deformation
+from deformstab.measurement.worst_case import worst_deformations
 from deformstab.networks.vgg import paper_layers
 
 WITHIN = ("rms", "box")
@@ -59,10 +59,11 @@ def by_layer(model, images, deformation) -> tuple[pd.DataFrame, dict[str, np.nda
         be measured; `note`. And the displacements of each layer at equal root mean square.
     """
     rows, displacements = [], {}
+    layers = [*paper_layers(model), PREDICTION]
+    options = {"steps": STEPS, "starts": STARTS, "batch_size": 64, "progress": False}
     for within in WITHIN:
-        for place, layer in enumerate([*paper_layers(model), PREDICTION]):
-            options = {"steps": STEPS, "starts": STARTS, "batch_size": 64, "progress": False}
-            table, found = worst_deformation(model, images, layer, deformation, within, **options)
+        every = worst_deformations(model, images, layers, deformation, within, **options)
+        for place, (layer, (table, found)) in enumerate(zip(layers, every)):
             if within == "rms":
                 displacements[layer] = found
             rows.append({"within": within, "layer": layer, "layer_index": place, **_row(table)})

@@ -38,6 +38,17 @@ def test_worst_deformations_of_every_layer(measured):
         assert (np.sqrt(mean_square) <= reach * (1 + 1e-5)).all()
 
 
+def test_layers_together_are_what_each_is_alone(measured):
+    model, images, deformation, table, displacements = measured
+    options = {"steps": worst.STEPS, "starts": worst.STARTS, "batch_size": 64, "progress": False}
+    for layer in (*ds.paper_layers(model)[::3], "prediction"):
+        alone, found = ds.worst_deformation(model, images, layer, deformation, "rms", **options)
+        (row,) = table.query("within == 'rms' and layer == @layer").to_dict("records")
+        for name in ("mean", "best_of_k", "search", "worst", "mean_sensitivity"):
+            np.testing.assert_allclose(row[name], alone[name].mean(), rtol=1e-5)
+        np.testing.assert_allclose(displacements[layer], found, atol=1e-6)
+
+
 def test_a_row_counts_images_that_could_be_measured():
     columns = ["mean", "best_of_k", "search", "worst"]
     numbers = pd.DataFrame([[1.0, 2, 3, 3], [2, 4, 5, 5], [np.nan] * 4], columns=columns)
