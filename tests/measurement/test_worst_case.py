@@ -439,3 +439,14 @@ def test_refused(images, network, arguments, message):
     given = {"layer": "relu1", **arguments}
     with pytest.raises(ValueError, match=message):
         ds.worst_deformation(network, images, **given)
+
+
+def test_labels_are_refused_before_the_search(images, network, monkeypatch):
+    from deformstab.measurement import worst_case
+
+    def searching(*arguments):
+        raise AssertionError("the search began")
+
+    monkeypatch.setattr(worst_case, "random_draws", searching)
+    with pytest.raises(ValueError, match="labels"):
+        ds.worst_deformation(network, images, "prediction", labels=np.zeros(3, int))
