@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 
+import numpy as np
 import pandas as pd
 
 from deformstab.paper.runs import apart
@@ -116,8 +117,11 @@ def _tables(texts) -> dict[str, pd.DataFrame]:
     tables = {name: from_csv(text, TYPES) for name, text in texts.items()}
     for name, frame in tables.items():
         for column in frame:
-            if column not in _TEXTS and not pd.api.types.is_numeric_dtype(frame[column]):
+            if column in _TEXTS or pd.api.types.is_numeric_dtype(frame[column]):
+                continue
+            if not (frame[column] == "").all():
                 raise ValueError(f"in its table {name}, {column} are not numbers")
+            frame[column] = np.nan  # of a network that diverged there may be no number at all
     return tables
 
 

@@ -29,7 +29,20 @@ def _logs(table, column) -> pd.DataFrame:
     logs = table.assign(value=np.log(table[column]))
     # Layers in the model's order: the trend over depth needs it.
     logs["layer"] = pd.Categorical(logs["layer"], logs.drop_duplicates("layer")["layer"])
-    return logs.pivot(index=index, columns="layer", values="value")
+    return _whole_seeds(logs.pivot(index=index, columns="layer", values="value"))
+
+
+def _whole_seeds(logs) -> pd.DataFrame:
+    """Only seeds of which every network was run that any seed has.
+
+    Runs go seed after seed: of one that was stopped, a mean over the kinds that are there would be
+    of other kinds than in the seeds before it.
+    """
+    networks = logs.index.to_frame(index=False).fillna(-1)  # nothing else is a displacement of -1
+    which = list(zip(*(networks[name] for name in networks if name != "seed")))
+    by_seed = pd.Series(which).groupby(networks["seed"]).agg(set)
+    whole = by_seed.index[by_seed.map(len) == len(set(which))]
+    return logs[logs.index.isin(whole, level="seed")]
 
 
 def _common(*tables) -> list[pd.DataFrame]:
@@ -243,10 +256,14 @@ def euclidean(results):
 
 def init_smoothness(results):
     """The largest relative deviation from 1.87 of a layer, of all networks of a seed."""
-    found = [pd.Series(dtype=float)]
+    found = []
     for study in ("main", "large"):
         initial = log_smoothness(results, study, "initial")
         if len(initial):
             deviations = (np.exp(initial) / 1.87 - 1).abs().max(axis=1)
             found.append(deviations.groupby(level="seed").max())
-    return pd.concat(found).groupby(level=0).max()
+    if not found:
+        return pd.Series(dtype=float)
+    return pd.concat(found, axis=1, join="inner").max(
+        axis=1
+    )  # seeds of which both studies are there

@@ -343,12 +343,29 @@ def test_spreads_leave_out_the_seed_of_a_network_that_diverged(results, identity
     pd.testing.assert_frame_equal(found, values(without(results, seed=1)))
 
 
-@pytest.mark.parametrize(("identity", "figure"), RATIOS_OF_SPREADS)
-def test_spreads_leave_out_a_seed_whose_networks_are_not_all_there(results, identity, figure):
-    """Runs go seed after seed: stopped early, the last one has fewer kinds."""
-    values = claim(identity, figure).values
-    found = values(without(results, **NETWORK | {"seed": 3}))
-    pd.testing.assert_frame_equal(found, values(without(results, seed=3)))
+@pytest.mark.parametrize("study", ["main", "large", "tasks", "filters"])
+def test_a_seed_whose_networks_are_not_all_there_is_in_no_claim(results, study):
+    """Runs go seed after seed: stopped early, the last one has fewer networks, of other kinds."""
+    last = {"study": study, "seed": 3}
+    rows = results.tables["smoothness"]
+    rows = rows[rows["study"].eq(study) & rows["seed"].eq(3)]
+    (*_, network) = (
+        rows[["downsampling", "class_displacement", "sigma"]].drop_duplicates().to_dict("records")
+    )
+    left = without(results, **last, **{k: v for k, v in network.items() if v == v})
+    assert 0 < len(left.tables["smoothness"].query("study == @study and seed == 3")) < len(rows)
+    gone = without(results, **last)
+    concerned = 0
+    for each in claims.CLAIMS:
+        found, expected = each.values(left), each.values(gone)
+        concerned += not expected.equals(each.values(results))
+        if each.id == "init-smoothness-constant" and study in ("main", "large"):
+            assert 3 not in found.index
+            continue
+        testing = pd.testing
+        same = testing.assert_frame_equal if expected.ndim > 1 else testing.assert_series_equal
+        same(found, expected)
+    assert concerned
 
 
 def test_networks_that_diverged_cost_seeds_and_dead_layers_cost_layers(results):
