@@ -12,11 +12,22 @@ from deformstab.deformations.splines import warn_if_folding
 from deformstab.paper.figures import style
 from deformstab.paper.figures.catalogue import FIGURES, drawable, resolve
 from deformstab.paper.pages import claims_page, folder_page
-from deformstab.paper.runs import apart, executors, measuring_again, runs
+from deformstab.paper.runs import (
+    apart,
+    executors,
+    measuring_again,
+    question_experiments,
+    runs,
+)
 from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.kept_networks import KeptNetworks
 from deformstab.paper.runs.locks import only_writer
-from deformstab.paper.runs.output_folder import PROVENANCE, as_trained, refuse_other_results
+from deformstab.paper.runs.output_folder import (
+    PROVENANCE,
+    as_trained,
+    refuse_other_results,
+    runs_drawn,
+)
 from deformstab.paper.runs.preset import APART, Preset
 from deformstab.paper.runs.progress import progress_bar
 from deformstab.paper.runs.recipes import check_images
@@ -72,13 +83,15 @@ def reproduce(
         refuse_other_results(output_dir, preset)
         for folder in ("", "tables", "figures", "runs"):
             remove_temporaries(output_dir / folder)
-        experiments = preset.every_experiment()  # once: it reads all data from disk
+        sizes = question_experiments.sizes_in(output_dir / "runs")
+        experiments = preset.every_experiment(sizes)  # once: it reads all data from disk
         needed = _in_order(_needed(experiments, preset, wanted, figures), preset)
         if finished_only:
             needed = [each for each in needed if runs.finished(each, output_dir)]
             if not needed:
                 raise ValueError(f"{output_dir} has no finished run of what is asked for to draw")
-        _check(needed)
+        _check_labels(needed)
+        _check_data([each for each in needed if not runs.finished(each, output_dir)])
         there = runs.check_files(experiments, output_dir)
         if not (output_dir / PROVENANCE).exists():  # now the folder is this configuration's
             write_json(_provenance(preset), output_dir / PROVENANCE)
@@ -113,13 +126,17 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
     for name, table in written.items():
         # Networks compute in float32, with 7 digits; the files of runs keep all of them.
         write_csv(table, output_dir / "tables" / f"{name}.csv", digits=9)
-    drawn = [name for name in FIGURES if name in wanted]
+    complete = [name for name in FIGURES if name in wanted or _picture(output_dir, name).exists()]
+    # What was drawn of fewer runs would stand above a caption of these.
+    if runs_drawn(output_dir) == set(seconds):
+        drawn = [name for name in complete if name in wanted]
+    else:
+        drawn = complete
     for name in tqdm(drawn, desc="figures", leave=False, file=surviving(sys.stderr)):
         spec = FIGURES[name]
-        path = output_dir / "figures" / f"figure_{name}"
+        path = _picture(output_dir, name).with_suffix("")
         style.save(spec.plot(results), spec.caption(results), path)
     write_text(claims_page.claims_page(results, extra), output_dir / "claims.md")
-    complete = [name for name in FIGURES if (output_dir / f"figures/figure_{name}.png").exists()]
     by_study = _seconds_by_study(experiments, seconds)
     finished = [each for each in experiments if each.id in seconds]
     older = runs.without_origin(finished, output_dir)
@@ -131,6 +148,10 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
     done |= {"seconds_per_run": seconds, **_provenance(preset)}
     write_json(done, output_dir / PROVENANCE)
     return results
+
+
+def _picture(output_dir, name) -> pathlib.Path:
+    return output_dir / "figures" / f"figure_{name}.png"
 
 
 def _seconds_by_study(experiments, seconds) -> dict[str, float]:
@@ -183,19 +204,25 @@ def _in_order(experiments, preset) -> list:
     return sorted(experiments, key=lambda each: (recipes.index(each.choice), each.seed))
 
 
-def _check(experiments) -> None:
-    """What can fail or surprise does so before the first run: missing data, folding deformations.
-
-    So does a kind of downsampling that figures would leave out.
-    """
-    experiments = apart.networks_of(experiments)
-    shown = {each.downsampling for each in experiments}
+def _check_labels(experiments) -> None:
+    """Refuses a kind of downsampling that figures would leave out."""
+    shown = {each.downsampling for each in apart.networks_of(experiments)}
     style.check_labels(shown, style.KIND_LABELS, "downsampling")
-    kinds_of_data = ("study", "task", "class_displacement", "choice")
-    by_data = {tuple(getattr(each, x) for x in kinds_of_data): each for each in experiments}
-    for each in by_data.values():
+
+
+def _check_data(experiments) -> None:
+    """What can fail or surprise does so before the first run: missing data, folding deformations."""
+    kinds_of_data = ("study", "task", "class_displacement", "choice", "train_images")
+    by_data = {}
+    for asked in experiments:
+        for each in apart.networks_of([asked]):
+            key = tuple(getattr(each, name) for name in kinds_of_data)
+            by_data.setdefault(key, (asked, each))
+    for asked, each in by_data.values():
         data = runs.dataset_of(each)
         check_images(each, len(data.x_train))
+        if asked.study == question_experiments.QUESTIONS:
+            question_experiments.refuse_too_few(asked, len(data.x_train))
         height, width = data.image_shape[:2]
         for reach in {each.max_displacement, each.class_displacement}:
             points = (each.control_points, each.control_points)
@@ -230,6 +257,11 @@ def measure_again(
     both = [pair for pair in both if runs.finished(pair[1], output_dir)]
     finished = [each for _, each in both if each.study not in APART]
     there = [now for now, each in both if each in finished and networks.has_any(each)]
+    if not finished:
+        raise ValueError(
+            f"{output_dir} has no finished run whose networks can be measured again: those of "
+            f"{', '.join(APART)} are measured by their own runs only"
+        )
     if not there:
         raise ValueError(
             f"{networks.folder} holds no network of the {len(finished)} runs in {output_dir}: give "

@@ -22,7 +22,7 @@ from deformstab.paper.runs import experiments, runs
 from deformstab.paper.runs.presets import PRESETS, Preset
 from deformstab.paper.verdicts import approximations
 from deformstab.paper.verdicts.pooling_shifts import pooling_shifts
-from deformstab.tables import read_csv
+from deformstab.tables import read_csv, write_json
 
 FIGURES = ["1", "2", "3", "4", "5", "A1", "A2", "A3", "pooling"]
 TINY = ((1, 4), (1, 8), (1, 8), (1, 8))
@@ -459,6 +459,54 @@ def test_what_a_folder_has_is_shown_whatever_is_asked_for_next(tmp_path, ran):
         pd.testing.assert_frame_equal(parts, whole)
     table = read_csv(tmp_path / "out" / "tables" / "training.csv")
     assert set(table["choice"].fillna("")) == {"", "sgd", "inputs_unit"}
+
+
+def test_what_is_said_of_seeds_is_of_those_that_are_there(tmp_path, ran):
+    """A look at a study that is not finished."""
+    preset = small_preset(seeds=3, studies=("main",))
+    stopped = dataclasses.replace(preset, seeds=2)
+    reproduce(stopped, tmp_path / "stopped", ["2"])
+    assert preset.experiments("main")[0] in ran
+    for path in (tmp_path / "stopped" / "runs").iterdir():
+        (tmp_path / "out" / "runs").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "runs" / path.name).write_bytes(path.read_bytes())
+    write_json(
+        {"configuration": preset.configuration()} | {"backend": preset.backend},
+        tmp_path / "out" / "provenance.json",
+    )
+    reproduce(preset, tmp_path / "out", ["2"], finished_only=True)
+    page, verdicts = (
+        (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("README.md", "claims.md")
+    )
+    assert "at 16 px, 40 training images, 1 epochs, 2 seeds, network" in page
+    assert "2 seeds describe; evidence needs 5." in verdicts
+
+
+def test_a_picture_of_fewer_runs_does_not_stand_above_a_caption_of_more(tmp_path, ran):
+    preset, folder = small_preset(seeds=2), tmp_path / "out"
+    main = dataclasses.replace(preset, studies=("main",))
+    reproduce(dataclasses.replace(main, seeds=2), folder, ["2d"])
+    first = (folder / "figures" / "figure_2.png").read_bytes()
+    reproduce(preset, folder, ["5a"])  # other runs: Figure 2 is drawn again, of all there is
+    (folder / "figures" / "figure_2.png").write_bytes(b"old")
+    reproduce(preset, folder, ["5a"])  # nothing new
+    assert (folder / "figures" / "figure_2.png").read_bytes() == b"old"
+    reproduce(preset, folder, ["3b"])
+    assert (folder / "figures" / "figure_2.png").read_bytes() == first
+
+
+def test_what_is_finished_is_drawn_where_its_data_are_not(tmp_path, ran, monkeypatch):
+    preset = small_preset(studies=("main",))
+    reproduce(preset, tmp_path / "out", ["2"])
+
+    def unreachable(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(runs, "dataset_of", unreachable)
+    reproduce(preset, tmp_path / "out", ["2"], finished_only=True)
+    reproduce(preset, tmp_path / "out", ["2"])
+    with pytest.raises(OSError, match="no network"):
+        reproduce(dataclasses.replace(preset, studies=("tasks",)), tmp_path / "out", ["3b"])
 
 
 def test_a_study_whose_data_are_unknown_hinders_no_other(tmp_path, ran):

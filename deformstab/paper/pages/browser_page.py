@@ -76,7 +76,9 @@ def _condition(row) -> str:
     if row["study"] == "choices":
         statistics = "of the batch" if row["batch_statistics"] else "moving averages"
         return f"{kind}, {row['input_scaling']}, {statistics}"
-    return f"{kind}, {row['choice']}" if row["choice"] else kind
+    named = f"{kind}, {row['choice']}" if row["choice"] else kind
+    strength = row["class_displacement"]  # of recipes of tasks
+    return named if pd.isna(strength) else f"{named}, C = {strength:g} px"
 
 
 def _over_seeds(table) -> pd.DataFrame:
@@ -86,6 +88,11 @@ def _over_seeds(table) -> pd.DataFrame:
     kept = [name for name in _KEPT if name in table]
     # The choice of a network without one is "", or NaN where pandas read the file.
     grouped = table.fillna({"choice": ""} if "choice" in table else {}).groupby(key, sort=False)
+    if (grouped["seed"].nunique() < grouped.size()).any():
+        raise ValueError(
+            "several networks of one seed would be averaged as if they were seeds: name what tells "
+            "them apart in their condition"
+        )
     mean, spread = grouped["sensitivity"].mean(), grouped["sensitivity"].std()
     found = grouped[kept].first() if kept else pd.DataFrame(index=mean.index)
     found["sensitivity"] = mean

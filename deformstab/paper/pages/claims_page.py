@@ -49,8 +49,9 @@ def claims_page(results, tables) -> str:
     if results.preset.demonstration:
         lines += [f"> **{results.preset.demonstration}**", ""]
     lines += [f"{len(claims)} rows: {summary}.", ""]
-    if results.preset.seeds < EVIDENCE:
-        lines += [f"{results.preset.seeds} seeds describe; evidence needs {EVIDENCE}.", ""]
+    seeds = results.seeds("main")
+    if seeds < EVIDENCE:
+        lines += [f"{seeds} seeds describe; evidence needs {EVIDENCE}.", ""]
     others = tables.get("other_networks", pd.DataFrame())
     below = other_networks_page.lines_below(others, _with_interval)
     lines += [*claims_table(claims, below), "", *_rule(), "", *_data(results)]

@@ -4,11 +4,13 @@ What comes out has the form of a run: a file of its own, in a folder of its own.
 """
 
 import dataclasses
+import itertools
 import time
 
 import pandas as pd
 
 from deformstab.paper.runs import runs
+from deformstab.paper.runs.experiments import MORE_MEASURES
 from deformstab.paper.runs.network_measurements import measure, record
 from deformstab.paper.runs.training import Training
 
@@ -43,10 +45,13 @@ def measure_again(experiment, networks) -> dict[str, pd.DataFrame]:
 
 
 def as_trained(experiment, networks):
-    """The experiment by which a network was kept: more may be measured of it than was then."""
-    if networks.has_any(experiment):
-        return experiment
-    return dataclasses.replace(experiment, more_measures=())
+    """The experiment by which a network was kept: other things may be measured of it than were then."""
+    then = [
+        dataclasses.replace(experiment, more_measures=measures)
+        for count in range(len(MORE_MEASURES) + 1)
+        for measures in itertools.permutations(MORE_MEASURES, count)
+    ]
+    return next((each for each in (experiment, *then) if networks.has_any(each)), experiment)
 
 
 def missing(experiments, networks) -> pd.DataFrame:

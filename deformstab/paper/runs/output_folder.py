@@ -5,10 +5,14 @@ import dataclasses
 import json
 import pathlib
 
-from deformstab.paper.runs.preset import NOT_COUNTED, Preset
+from deformstab.paper.runs.preset import APART, NOT_COUNTED, Preset
 from deformstab.paper.runs.pretrained_experiments import PRETRAINED
+from deformstab.paper.runs.question_experiments import QUESTIONS
 
 PROVENANCE = "provenance.json"
+# Choices that only the study of open questions reads, and those that it and its like do not.
+_OF_QUESTIONS = ("shuffles", "searched_images", "circular_downsampling", "circular_seeds")
+_OF_FIGURES = ("track", "variants", "more_measures", "main_tasks")
 
 
 def refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
@@ -27,9 +31,7 @@ def refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
                 f"{path} cannot be read ({error!r}); choose another output_dir or remove it"
             ) from error
         changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        if not any((output_dir / "runs").glob(f"{PRETRAINED}-*.json")):
-            # Choices of a study that stands apart, and of which nothing is there yet.
-            changed = [name for name in changed if not name.startswith(PRETRAINED)]
+        changed = [name for name in changed if _decides_a_run(name, output_dir / "runs")]
         if changed:
             details = "; ".join(f"{k}: {found.get(k)} there, {wanted.get(k)} now" for k in changed)
             raise ValueError(
@@ -43,11 +45,31 @@ def refuse_other_results(output_dir: pathlib.Path, preset: Preset) -> None:
         )
 
 
+def _decides_a_run(choice: str, folder: pathlib.Path) -> bool:
+    """Whether a choice is one of runs that are there, as far as it is of some studies only."""
+    studies = {path.name.split("-")[0] for path in folder.glob("*.json")}
+    if choice.startswith(PRETRAINED):
+        return PRETRAINED in studies
+    if choice in _OF_QUESTIONS:
+        return QUESTIONS in studies
+    if choice in _OF_FIGURES:
+        return bool(studies - {*APART})
+    return True
+
+
 def as_trained(output_dir, preset) -> Preset:
-    """The preset of a folder, in which less may have been measured than is asked for now."""
-    with contextlib.suppress(ValueError):
-        refuse_other_results(output_dir, preset)
-        return preset
-    then = dataclasses.replace(preset, more_measures=())
-    refuse_other_results(output_dir, then)
-    return then
+    """The preset of a folder, in which other things may have been measured than are asked for now."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        text = (output_dir / PROVENANCE).read_text(encoding="utf-8")
+        measured = json.loads(text)["configuration"].get("more_measures", ())
+        preset = dataclasses.replace(preset, more_measures=tuple(measured))
+    refuse_other_results(output_dir, preset)
+    return preset
+
+
+def runs_drawn(output_dir: pathlib.Path) -> set[str]:
+    """The names of the runs that were in the folder when its figures were drawn last."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        text = (output_dir / PROVENANCE).read_text(encoding="utf-8")
+        return set(json.loads(text)["seconds_per_run"])
+    return set()

@@ -126,14 +126,22 @@ class Preset:
         chosen = [name for name in ALL_STUDIES if name in wanted]
         return [each for name in chosen for each in getattr(fresh, f"_{name}")()]
 
-    def every_experiment(self) -> list[Experiment]:
+    def every_experiment(self, sizes=()) -> list[Experiment]:
         """Also the networks of studies and recipes that are not asked for, if their data are known.
 
         Those that a folder has are in its tables and figures, whatever is asked for next.
+
+        Args:
+            sizes: of networks that a folder has, beside those that are asked for.
         """
         asked = self.recipes if "recipes" in self.studies else ()
         recipes = [name for name in RECIPES if name in asked or not repeated(name, self)]
-        every = dataclasses.replace(self, recipes=tuple(recipes), recipes_seeds=self.seeds)
+        every = dataclasses.replace(
+            self,
+            recipes=tuple(recipes),
+            recipes_seeds=self.seeds,
+            sizes=tuple(sorted({*self.sizes, *sizes})),
+        )
         found = []
         for name in ALL_STUDIES:
             try:
@@ -149,6 +157,11 @@ class Preset:
             seeds = self._seeds()[: self.recipes_seeds]
             if experiment.choice not in self.recipes or experiment.seed not in seeds:
                 return False
+        if experiment.study == question_experiments.QUESTIONS and experiment.size not in (
+            None,
+            *self.sizes,
+        ):
+            return False
         return experiment.study in self.studies
 
     def _main(self, labels=None):

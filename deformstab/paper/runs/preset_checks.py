@@ -53,13 +53,13 @@ def check_preset(preset, studies) -> None:
     """
     positive = ("seeds", "epochs", "train_images", "batch_size", "learning_rate", "threads")
     positive += ("recipes_seeds", "large_train_images", "max_displacement", "circular_seeds")
-    for name in (*positive, "shuffles", "searched_images"):
+    for name in (*positive, "shuffles"):
         if not 0 < getattr(preset, name) < math.inf:
             raise ValueError(f"{name} must be above 0, received {getattr(preset, name)}")
     at_least = {
         **dict.fromkeys(("seed", "large_epochs", "weight_decay"), 0),
         **dict.fromkeys(("stop_accuracy", "random_stop_accuracy"), 0),
-        **{"measured_images": 2, "test_images": 512},
+        **{"measured_images": 2, "test_images": 512, "searched_images": 2},
         **dict.fromkeys(("control_points", "large_control_points"), 2),
         **dict.fromkeys(("train_images", "large_train_images"), 20),
         # Every block halves the image.

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 
 import keras
@@ -103,7 +104,8 @@ def of_preset(preset, seeds, data_fingerprint: str) -> list[PretrainedExperiment
         network = catalogue.find(source, preset.pretrained_range)
         shared = PretrainedExperiment(
             network.name,
-            source,
+            # A worker that measures it has a working directory of its own.
+            os.path.abspath(source) if network.is_file else source,
             network.fingerprint,
             network.halved,
             "trained",

@@ -47,9 +47,15 @@ def measure(experiment) -> dict[str, pd.DataFrame]:
         network names it first (`top1`, a share). All with `state`, one of `STATES`.
 
     Raises:
-        ValueError: the network takes no images, or has no layer to look at.
+        ValueError: the network takes no images, or has no layer to look at; its weights are not
+            those that the run is of.
     """
     network = catalogue.find(experiment.source, experiment.value_range)
+    if network.fingerprint != experiment.network_fingerprint:  # on a worker, of another version
+        raise ValueError(
+            f"{experiment.source} on this machine is not the network that the run is of (its weights "
+            "differ): bring the same file or version of the package here"
+        )
     model = network.load()
     size = _size(model, network)
     if experiment.weights == "random":

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import pathlib
+import re
 from dataclasses import dataclass
 
 from deformstab._version import NUMBERS
@@ -13,10 +15,12 @@ QUESTIONS = "questions"  # the study
 # those that are followed while they train, for 4, 5 and 6; and of other numbers of images, for 6.
 NETWORK, CIRCULAR, FOLLOWED, SIZED = "network", "circular", "followed", "sized"
 PARTS = (NETWORK, CIRCULAR, FOLLOWED, SIZED)
-# What measurements take for each image that measures, in the time that it takes to train on one;
-# and how much slower than others circular networks with adaptive sampling are.
+# What measurements take for each image that measures, in the time that it takes to train on one.
 _PASSES = {NETWORK: 110.0, CIRCULAR: 120.0, FOLLOWED: 20.0, SIZED: 10.0}
-_SLOWER = {NETWORK: 1.0, CIRCULAR: 1.6, FOLLOWED: 1.0, SIZED: 1.0}
+# The epochs that circular networks of 4,000 images took (max_aps: as aps), and how much longer one
+# took than with the padding that convolutions have of their own.
+_CIRCULAR_EPOCHS = {"subsample": 10, "max": 13, "average": 27, "blur": 29, "aps": 58, "max_aps": 58}
+_SLOWER = {"blur": 2.6, "aps": 3.2, "max_aps": 3.2}
 _SEARCHED = 130.0  # the same of the two searches for worst deformations, a layer
 # Test images that tell the error, where that is what is asked: to within half a percent.
 _TESTED = 10_000
@@ -66,12 +70,17 @@ class QuestionExperiment:
         return self.network.data_fingerprint
 
     @property
+    def size(self) -> int | None:
+        """The number of training images, where that is what the run is about."""
+        return self.network.train_images if self.part == SIZED else None
+
+    @property
     def id(self) -> str:
         """A readable name with a hash of `identity` and of the version of the numbers."""
         text = json.dumps([self.identity(), NUMBERS], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        size = f"{self.part}{self.network.train_images}" if self.part == SIZED else self.part
-        names = (self.study, size, self.network.dataset, self.downsampling)
+        part = f"{self.part}{self.size or ''}"
+        names = (self.study, part, self.network.dataset, self.downsampling)
         return f"{'-'.join(names)}-seed{self.seed}-{digest}"
 
     def identity(self) -> dict:
@@ -102,12 +111,34 @@ class QuestionExperiment:
             passes += 2 * len(self.representations) * _SEARCHED * self.searched_images
         images = self.network.measured_images
         asked = dataclasses.replace(self.network, measured_images=images + round(passes / 3))
-        return asked.cost * _SLOWER[self.part]
+        if self.part != CIRCULAR:
+            return asked.cost
+        epochs = (
+            _CIRCULAR_EPOCHS.get(self.downsampling, 29) if asked.stop_accuracy else asked.epochs
+        )
+        asked = dataclasses.replace(asked, stop_accuracy=0.0, epochs=min(asked.epochs, epochs))
+        return asked.cost * _SLOWER.get(self.downsampling, 1.6)
 
     @property
     def memory(self) -> float:
         """Roughly the bytes it takes; a search holds an image's maps of all steps of a point."""
         return self.network.memory + (0.6e9 if self.part == FOLLOWED else 0.0)
+
+
+def sizes_in(folder) -> list[int]:
+    """The numbers of training images of the networks whose runs are in a folder of runs."""
+    names = (path.name for path in pathlib.Path(folder).glob(f"{QUESTIONS}-{SIZED}*.json"))
+    found = (re.match(rf"{QUESTIONS}-{SIZED}(\d+)-", name) for name in names)
+    return sorted({int(each[1]) for each in found if each})
+
+
+def refuse_too_few(experiment, images: int) -> None:
+    """Refuses data that have fewer training images than a run is about."""
+    if experiment.size is not None and images < experiment.size:
+        raise ValueError(  # it would pass for a network of more images
+            f"a network of {experiment.size} images is asked for (--sizes), and the data have "
+            f"{images}: give smaller ones"
+        )
 
 
 def located(experiment, path: str):

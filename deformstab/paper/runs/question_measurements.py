@@ -11,7 +11,13 @@ from deformstab.measurement.distances import METRICS
 from deformstab.measurement.objectives import PREDICTION
 from deformstab.paper.questions import logits, moving, noise, shifts, shuffles, worst
 from deformstab.paper.runs.network_measurements import record
-from deformstab.paper.runs.question_experiments import CIRCULAR, FOLLOWED, NETWORK, SIZED
+from deformstab.paper.runs.question_experiments import (
+    CIRCULAR,
+    FOLLOWED,
+    NETWORK,
+    SIZED,
+    refuse_too_few,
+)
 from deformstab.paper.runs.training import is_tracked
 from deformstab.tables import SHIFT_COLUMNS
 
@@ -142,12 +148,7 @@ def _ask_followed(asked):
 
 
 def _ask_sized(asked):
-    wanted, there = asked.experiment.network.train_images, len(asked.training.data.x_train)
-    if there < wanted:  # it would pass for a network of more images
-        raise ValueError(
-            f"a network of {wanted} images is asked for (--sizes), and the data have {there}: give "
-            "smaller ones"
-        )
+    refuse_too_few(asked.experiment, len(asked.training.data.x_train))
     if asked.phase == "trained":
         yield "question_logits", _logits(asked)
 

@@ -87,7 +87,7 @@ class Results:
                 f"them ({preset.random_stop_accuracy:g} with random labels), at most {epochs} epochs"
             )
         return (
-            f"{datasets.title(name, data_dir)} at {size} px, {trained}, {preset.seeds} seeds, "
+            f"{datasets.title(name, data_dir)} at {size} px, {trained}, {self.seeds(study)} seeds, "
             f"network {widths}"
         )
 
@@ -98,6 +98,12 @@ class Results:
         if self.preset.pretrained_images is None:
             return f"{count} random crops of ten bundled photographs"
         return f"{count} photographs of {datasets.title('folder', self.preset.pretrained_images)}"
+
+    def seeds(self, study: str) -> int:
+        """How many seeds the runs of a study have; before there are runs, are to have."""
+        rows = self._select("training", study=study)
+        rows = self._select("sensitivity", study=study) if rows.empty else rows
+        return self.preset.seeds if rows.empty else rows["seed"].nunique()
 
     def measured_images(self, study: str) -> int:
         """How many images the sensitivities of a study were measured on."""

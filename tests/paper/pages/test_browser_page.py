@@ -62,6 +62,18 @@ def test_every_row_is_of_one_condition(results):
     assert {name for name in found["network"] if name.startswith(("σ", "C"))}
 
 
+def test_recipes_of_tasks_are_told_apart_by_their_strength(results):
+    own = results.tables["sensitivity"].query("study == 'tasks' and phase == 'trained'")
+    own = own.assign(study="recipes", choice="tasks_20_epochs")
+    (found,) = browser_tables(Results(small_preset(), {"sensitivity": own}))
+    strengths = sorted(set(own["class_displacement"]))
+    assert len(strengths) > 1
+    names = {name.rsplit(", ", 1)[1] for name in found["network"]}
+    assert names == {f"C = {strength:g} px" for strength in strengths}
+    with pytest.raises(ValueError, match="several networks of one seed"):
+        browser_tables(Results(small_preset(), {"sensitivity": own.assign(class_displacement=1.0)}))
+
+
 def test_training_has_its_steps():
     rows = pd.DataFrame(
         [

@@ -18,7 +18,7 @@ from deformstab.paper.reproduce import measure_again, reproduce
 from deformstab.paper.runs import measuring_again, runs, training
 from deformstab.paper.runs.kept_networks import MOMENTS, KeptNetworks
 from deformstab.paper.runs.preset import Preset
-from deformstab.tables import read_csv
+from deformstab.tables import read_csv, write_json
 
 quick_pictures = test_reproduce.quick_pictures  # a fixture
 TRACKED = {"track": True, "variants": True}
@@ -250,6 +250,29 @@ def test_more_measures_are_no_other_runs_where_there_are_none():
     assert dataclasses.replace(this, more_measures=MORE).id != this.id
     with pytest.raises(ValueError, match="unknown more_measures 'rank'"):
         Preset("made", more_measures=("rank",))
+
+
+@pytest.mark.parametrize("then", [("stability",), MORE[::-1]])
+def test_other_things_are_measured_of_kept_networks_than_when_they_were_trained(copied, then):
+    """As if the folder had been made with `then`: its runs have the names of that."""
+    folder, networks = copied
+    trained = dataclasses.replace(PRESET, more_measures=then)
+    for before, after in zip(PRESET.experiments(), trained.experiments()):
+        kept = (networks.folder / before.id).rename(networks.folder / after.id)
+        write_json(after.identity(), kept / "experiment.json")
+        (folder / "runs" / f"{before.id}.json").rename(folder / "runs" / f"{after.id}.json")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    provenance["configuration"]["more_measures"] = list(then)
+    write_json(provenance, folder / "provenance.json")
+    for now in ((), ("equivariance",)):
+        preset = dataclasses.replace(PRESET, more_measures=now)
+        assert measure_again(preset, folder, networks).empty
+    again = folder / "measured_again" / "tables"
+    assert (again / "equivariance.csv").exists()
+    assert not (again / "stability.csv").exists()
+    given = read_csv(folder / "tables" / "sensitivity.csv")
+    found = read_csv(again / "sensitivity.csv")
+    pd.testing.assert_frame_equal(found, given[list(found)], check_exact=True)
 
 
 def test_what_is_missing_is_told_and_the_rest_is_measured(copied):

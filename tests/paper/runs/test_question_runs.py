@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from deformstab.paper.questions import noise, shuffles, worst
 from deformstab.paper.reproduce import list_runs, reproduce
 from deformstab.paper.runs import question_experiments, question_measurements, runs, training
 from deformstab.paper.runs.kept_networks import KeptNetworks
+from deformstab.paper.runs.output_folder import refuse_other_results
 from deformstab.paper.runs.presets import PRESETS
 from deformstab.paper.runs.question_experiments import QUESTIONS
 from deformstab.paper.runs.run_files import read_run
@@ -376,6 +378,51 @@ def test_a_folder_takes_further_sizes(folder):
     assert "sizes" not in provenance["configuration"]
     more = list_runs(dataclasses.replace(SMALLEST, sizes=(30, 40, 50)), folder)
     assert (more["finished"].sum(), len(more)) == (4, 5)
+
+
+def test_sizes_that_a_folder_has_stay_in_its_tables(folder):
+    """The table of question 6 has every finished network, whatever sizes are asked for next."""
+    assert question_experiments.sizes_in(folder / "runs") == [30]
+    before = read_csv(folder / "tables" / "question_logits.csv")
+    assert set(before["train_images"]) == {30, 40}
+    fewer = dataclasses.replace(SMALLEST, sizes=(40,))
+    assert len(list_runs(fewer, folder)) == 3
+    reproduce(fewer, folder, ["question_1"], command="it")
+    after = read_csv(folder / "tables" / "question_logits.csv")
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_a_choice_that_no_run_of_a_folder_reads_makes_it_no_other_folder(folder, tmp_path):
+    unread = {"track": True, "variants": True, "main_tasks": ("true_labels",)}
+    unread |= {"more_measures": ("stability",), "pretrained_range": (0.0, 1.0)}
+    assert list_runs(dataclasses.replace(SMALLEST, **unread), folder)["finished"].all()
+    for name, value in {"shuffles": 2, "searched_images": 5, "circular_seeds": 2}.items():
+        other = dataclasses.replace(SMALLEST, **{name: value})
+        with pytest.raises(ValueError, match=rf"another configuration \({name}: "):
+            list_runs(other, folder)
+        # Where there are networks of figures only, it is the other way round.
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / "main-cifar10-max.json").touch()
+        shutil.copy(folder / "provenance.json", tmp_path)
+        refuse_other_results(tmp_path, other)
+    with pytest.raises(ValueError, match=r"another configuration \(track: "):
+        refuse_other_results(tmp_path, dataclasses.replace(SMALLEST, track=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dataset": "digits", "sizes": (100, 5000)}, r"5000 images is asked for \(--sizes\)"),
+        ({"searched_images": 1}, "searched_images must be at least 2"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_the_first_run(
+    tmp_path, monkeypatch, changes, words
+):
+    monkeypatch.setattr(runs, "execute", lambda *_: pytest.fail("a run began"))
+    monkeypatch.setattr(runs, "run_all", lambda *_: pytest.fail("a run began"))
+    with pytest.raises(ValueError, match=words):
+        reproduce(dataclasses.replace(SMALLEST, **changes), tmp_path / "out")
 
 
 def test_a_worker_elsewhere_is_told_where_its_data_lie():

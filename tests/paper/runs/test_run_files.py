@@ -193,6 +193,26 @@ def test_what_is_not_the_whole_of_its_run_is_refused(tmp_path, change, words):
     assert "\n" not in str(found.value)
 
 
+def test_a_network_that_diverged_keeps_its_rows(tmp_path):
+    """Of one whose loss was not finite a column may hold no number at all."""
+    path, result = kept(tmp_path)
+    emptied = {
+        "training": ("loss_in_fit", "accuracy_batch_statistics"),
+        "sensitivity": ("sensitivity",),
+        "smoothness": ("smoothness",),
+    }
+    for name, columns in emptied.items():
+        frame = pd.read_csv(io.StringIO(result["tables"][name]), dtype="str", keep_default_na=False)
+        assert set(columns) <= set(frame)
+        result["tables"][name] = frame.assign(**dict.fromkeys(columns, "")).to_csv(index=False)
+    path.write_text(json.dumps(result), encoding="utf-8")
+    tables, _ = runs.collect([THIS], tmp_path)
+    for name, columns in emptied.items():
+        for column in columns:
+            assert tables[name][column].dtype == "float64"
+            assert tables[name][column].isna().all()
+
+
 def test_a_number_that_is_none_is_refused(tmp_path):
     path, result = kept(tmp_path)
     for name in ("trajectory", "sensitivity", "epochs"):
