@@ -11,7 +11,7 @@ from deformstab.checks import check_model
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.equivariance import check_flows
 from deformstab.measurement.intervals import jackknife_interval
-from deformstab.measurement.layer_distances import MEMORY_LIMIT
+from deformstab.measurement.layer_distances import MEMORY_LIMIT, check_takes
 from deformstab.measurement.perturbations import Deformation, NoiseKind
 from deformstab.measurement.representations import INPUT, LayerSelection
 from deformstab.measurement.sensitivity import check_options
@@ -102,6 +102,9 @@ def compare_sensitivity(
     prepared = deformed_images(inputs, deformation, deformations, seed, deformed_input)
     if measure == "equivariance":
         check_flows(prepared)
+    if measure != "smoothness":  # before the first of them is measured
+        for model in models.values():
+            check_takes(model, prepared)
     options = metric, batch_size, memory_limit, progress
     summaries = {
         name: layer_summaries(model, prepared, layers, measure, noise, seed, *options)

@@ -87,22 +87,52 @@ def build(model, images) -> None:
     there are some after a call, the model does not use them.
 
     Raises:
-        ValueError: it is no Keras model, or videos come to one that takes images.
+        ValueError: as `check_takes`.
     """
-    check_model(model)
-    taken = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    if len(taken) == len(images.inputs):
-        shape, own = images.inputs[images.place].shape, taken[images.place].shape
-        if len(shape) == 5 and len(own) == 4:  # of images, a batch too many; videos have models
-            raise ValueError(
-                f"images must be a batch as the model takes it, {tuple(own)}, received shape {shape}"
-            )
+    check_takes(model, images)
     if isinstance(model, keras.Sequential) and not model.built and len(images.inputs) == 1:
         model.build((None, *images.inputs[0].shape[1:]))  # a call would fix its batch size at 1
     inner = [each for each in model._flatten_layers(include_self=False) if not each.built]
     if not model.built or any(type(x).build is not keras.layers.Layer.build for x in inner):
         some = images.pack(images.tensors(slice(0, 1)))
         kept_with(model, "called", lambda: model(some, training=False) is not None)
+
+
+def check_takes(model, images) -> None:
+    """Refuses a model that does not take such images as they are.
+
+    Raises:
+        ValueError: it is no Keras model, takes images where videos come, or integers where pixels
+            become fractions.
+    """
+    check_model(model)
+    own = _input_of(model, images)
+    if own is None:
+        return
+    shape = images.inputs[images.place].shape
+    if len(shape) == 5 and len(own.shape) == 4:  # of images, a batch too many; videos have models
+        raise ValueError(
+            f"images must be a batch as the model takes it, {tuple(own.shape)}, received shape {shape}"
+        )
+    whole = all(getattr(each, "whole", False) for each in images.perturbations)
+    # Keras casts without a word: pixels would be cut, noise below zero wrap, gradients be zero.
+    if not whole and not keras.backend.is_float_dtype(own.dtype):
+        raise ValueError(
+            f"the model takes images as {own.dtype} (its input {own.name!r}), which deformed pixels "
+            "and noise, being fractions, would be cut to: make one of a float input, by "
+            "keras.models.clone_model(model, input_tensors=keras.Input(…)) and set_weights"
+        )
+
+
+def _input_of(model, images):
+    """The model's tensor that the images to be moved come in as; `None` if it has none yet."""
+    taken = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if isinstance(images.structure, dict):  # which a model of a list takes, too, by names
+        keys = [key for key, place in images.structure.items() if place == images.place]
+        named = [each for each in taken if each.name in keys]
+        if len(named) == 1:
+            return named[0]
+    return taken[images.place] if len(taken) == len(images.inputs) else None
 
 
 def progress_bar(shown: bool, what: str = "sensitivity"):

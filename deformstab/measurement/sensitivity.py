@@ -151,7 +151,7 @@ def measure_sensitivity(
 
     Raises:
         ValueError: for unknown layers, input or metric, fewer than two images, images of a wrong
-            rank, or a model that takes batches of one size only.
+            rank, or a model that takes images as integers, or batches of one size only.
 
     Example:
 

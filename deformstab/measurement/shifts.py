@@ -61,6 +61,11 @@ class Shifts:
         return len(self.offsets)
 
     @property
+    def whole(self) -> bool:
+        """Whether pixels only change places, so that integers stay integers."""
+        return self.enlarged is None
+
+    @property
     def zero(self) -> int:
         """Which offset is that of the image where it lies, or the first crop."""
         return self.offsets.index((0, 0)) if self.enlarged is None else 0

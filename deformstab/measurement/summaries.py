@@ -107,6 +107,7 @@ def _summary(place, layer, parts=None, note="") -> Summary:
 
 def _smooth(model, images, layers) -> Iterator[Summary]:
     """Of the chosen layers those that are convolutions."""
+    images = images.with_perturbations()  # filters depend on none, nor on the dtype of the input
     build(model, images)
     smoothness = filter_smoothness(model).set_index("layer")
     chosen = select(representations(model, images), layers)
