@@ -1,5 +1,6 @@
 """Looking for the largest value of an objective: by ascent from several starts, and by chance."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,23 @@ def passes_of(points: int, steps: int, starts: int) -> int:
     """What a search costs an image, in forward passes."""
     spectral = 2 * 2 * points + 2
     return starts * (_STEP_COST * steps + 1) + spectral
+
+
+def images_at_once(chosen, batch_size: int, memory_limit: float, points: int, count: int) -> int:
+    """Images a forward pass: their representations under all steps of a point are held at once.
+
+    Args:
+        chosen: the `Representation`s that are sought.
+        batch_size, memory_limit: as for `ds.worst_deformation`.
+        points: of the deformation.
+        count: images in all.
+    """
+    room = memory_limit / 2
+    bytes_of = [x.features * x.itemsize for x in chosen]
+    each = max(4 * max(x.peak_bytes for x in chosen), 3 * 2 * points * max(bytes_of))
+    each += sum(bytes_of) - max(bytes_of)  # those of the others, at rest
+    most = int(min(batch_size, count, max(1, room // each)))
+    return math.ceil(count / math.ceil(count / most))
 
 
 def draws_of(deformation, images: int, passes: int, seed: int) -> np.ndarray:

@@ -24,25 +24,22 @@ class Objective:
         representation: the layer, or the output that holds the answers.
         kind: "cosine", "euclidean" or "prediction".
         which: indices of the images, repeated ones among them where they fill up a batch.
+        probabilities: of "prediction", whether the answers are (`gives_probabilities`).
     """
 
-    def __init__(self, model, images, representation, kind, which):
+    def __init__(self, model, images, representation, kind, which, probabilities=False):
         self.kind, self.inputs = kind, images.tensors(which)
         self.points = points_of(images.deformation)
         self.dtype = images.deformation.geometry_dtype
         self.step = functools.partial(_step, model, images, self.inputs)
-        self.representation, self.probabilities = representation, False
+        self.representation, self.probabilities = representation, probabilities
         zero = np.zeros((len(which), self.points, 2))
         # By the deformation as well: an image that is not moved is at distance 0 from itself.
         self.target = self.zero_rows = self.rows(zero)
         if kind == PREDICTION:
             rows = ops.convert_to_numpy(self.zero_rows)
-            self.answers = rows.argmax(axis=1)
-            self.probabilities = bool(
-                (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3)
-            )
+            self.broken, self.answers = ~np.isfinite(rows).all(axis=1), rows.argmax(axis=1)
             self.target = ops.one_hot(ops.convert_to_tensor(self.answers), rows.shape[1])
-            self.broken = ~np.isfinite(rows).all(axis=1)
         else:
             squares = ops.convert_to_numpy(ops.max(ops.abs(self.zero_rows), axis=1))
             self.broken = ~np.isfinite(squares) | ((squares == 0) & (kind == "cosine"))
@@ -54,7 +51,8 @@ class Objective:
 
     def rows(self, d):
         """The representations themselves, [images, entries], a tensor."""
-        (rows,) = self.step("rows", self.sought)(self._tensor(d), *self.inputs)
+        plain = self.representation, "", False  # one step for all kinds
+        (rows,) = self.step("rows", plain)(self._tensor(d), *self.inputs)
         return rows
 
     def _tensor(self, d):
@@ -109,6 +107,24 @@ class Objective:
             d[:, place] = size
             d = d.reshape(count, points, 2)
             yield function(d), function(-d)
+
+
+def gives_probabilities(model, images, representation, batches) -> bool:
+    """Whether the answers for images are probabilities: none below 0, each row of sum 1.
+
+    Of all images that have a finite answer, before the search: a batch by itself, or one image with
+    NaN, could decide otherwise, and margins of logits and of logarithms would stand in one table.
+
+    Args:
+        model, images, representation: as for `Objective`.
+        batches: a list of what it takes as `which`.
+    """
+    for which in batches:
+        rest = Objective(model, images, representation, PREDICTION, which)
+        rows = ops.convert_to_numpy(rest.zero_rows)[~rest.broken]
+        if not ((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
+            return False
+    return True
 
 
 def values_of(objectives, d) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """worst_deformation: the deformation within a set that moves a layer furthest, image by image."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from deformstab.checks import check_whole
 from deformstab.deformations.families import RandomDiffeomorphism, RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation
 from deformstab.measurement.answers import answering_output, classes_of
-from deformstab.measurement.ascent import draws_of, passes_of, random_draws, search
+from deformstab.measurement.ascent import draws_of, images_at_once, passes_of, random_draws, search
 from deformstab.measurement.displacement_sets import displacement_set, points_of
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.layer_distances import (
@@ -21,7 +20,7 @@ from deformstab.measurement.layer_distances import (
     layer_distances,
     progress_bar,
 )
-from deformstab.measurement.objectives import PREDICTION, Objective
+from deformstab.measurement.objectives import PREDICTION, Objective, gives_probabilities
 from deformstab.measurement.representations import LayerSelector, representations, select
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
@@ -191,17 +190,22 @@ def worst_deformations(
     draws = draws_of(deformation, count, passes, seed)
     every = [Rows(count, draws.shape[2:]) for _ in chosen]
     work = count * passes * (1 + len(chosen))  # the draws, and a search for each layer
-    at_once = _images_at_once(chosen, batch_size, memory_limit, points_of(deformation), count)
+    at_once = images_at_once(chosen, batch_size, memory_limit, points_of(deformation), count)
+    batches = [np.arange(start, start + at_once) % count for start in range(0, count, at_once)]
+    probabilities = PREDICTION in kinds and gives_probabilities(
+        model, prepared, chosen[kinds.index(PREDICTION)], batches
+    )
     with progress_bar(progress, "worst deformation") as bar:
-        for start in range(0, count, at_once):
-            now = np.arange(start, min(count, start + at_once))
-            few, which = len(now), np.arange(start, start + at_once) % count
+        for number, which in enumerate(batches):
+            now = which[: count - number * at_once]  # without those that fill up the last one
+            few = len(now)
 
             def tick(number, few=few):
                 bar.update(min(100 * few * number / work, bar.total - bar.n))
 
             objectives = [
-                Objective(model, prepared, each, kind, which) for each, kind in zip(chosen, kinds)
+                Objective(model, prepared, each, kind, which, probabilities)
+                for each, kind in zip(chosen, kinds)
             ]
             by_chance = random_draws(objectives, within_set, draws[which], deformations, tick)
             for rows, objective, chance in zip(every, objectives, by_chance):
@@ -288,13 +292,3 @@ def _chosen(found, layer):
     if several[0].note:
         raise ValueError(f"layer {several[0].name!r} has no worst deformation: {several[0].note}")
     return several[0]
-
-
-def _images_at_once(chosen, batch_size, memory_limit, points, count) -> int:
-    """Images a forward pass: their representations under all steps of a point are held at once."""
-    room = memory_limit / 2
-    bytes_of = [x.features * x.itemsize for x in chosen]
-    each = max(4 * max(x.peak_bytes for x in chosen), 3 * 2 * points * max(bytes_of))
-    each += sum(bytes_of) - max(bytes_of)  # those of the others, at rest
-    most = int(min(batch_size, count, max(1, room // each)))
-    return math.ceil(count / math.ceil(count / most))

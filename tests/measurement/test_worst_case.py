@@ -369,6 +369,63 @@ def test_the_prediction(images, activation):
     assert unlabelled["accuracy"].isna().all()
 
 
+class Marked(layers.Layer):
+    """Answers, with another one for images that hold a value above 50."""
+
+    def __init__(self, answer, **kwargs):
+        super().__init__(**kwargs)
+        self.answer = answer
+
+    def call(self, image, answers):
+        marked = ops.max(image, axis=(1, 2, 3), keepdims=True)[:, :, 0, 0] > 50
+        return ops.where(marked, self.answer(answers), answers)
+
+
+def marking(answer, activation="softmax"):
+    """A classifier, and the same with another answer for marked images."""
+    plain = small_network()
+    answers = layers.Activation(activation)(plain.output)
+    marked = Marked(answer)(plain.input, answers)
+    return keras.Model(plain.input, answers), keras.Model(plain.input, marked)
+
+
+SHORT = {"deformation": ds.RandomDeformation(3, 1.0, dtype="float32"), "steps": 1, "starts": 1}
+
+
+@pytest.mark.parametrize(("place", "batch_size"), [(0, 6), (5, 4)])
+def test_an_image_without_an_answer_does_not_turn_probabilities_into_logits(
+    images, place, batch_size
+):
+    plain, some = marking(lambda answers: np.nan * answers)
+    given = images[:6].copy()
+    given[place] = 100
+    table, _ = ds.worst_deformation(some, given, "prediction", **SHORT, batch_size=batch_size)
+    expected, _ = ds.worst_deformation(plain, given, "prediction", **SHORT)
+    others = np.arange(6) != place
+    for name in ("mean", "best_of_k", "search", "worst"):
+        np.testing.assert_allclose(table[name][others], expected[name][others], rtol=1e-3)
+    assert table["worst"].isna()[place]
+
+
+def test_whether_answers_are_probabilities_does_not_depend_on_the_batch(images):
+    """Of a sum of 2 for one image: no probabilities, and margins are differences in all rows."""
+    _, some = marking(lambda answers: 2 * answers)
+    given = images[:6].copy()
+    given[4] = 100
+    tables = [
+        ds.worst_deformation(some, given, "prediction", **SHORT, batch_size=size)[0]
+        for size in (6, 1)
+    ]
+    assert (tables[0]["worst"].abs() < 2).all()
+    np.testing.assert_allclose(tables[1]["mean"], tables[0]["mean"], rtol=1e-3)
+    clean = numpy(some(given))
+    ranked = np.sort(clean, axis=1)
+    at_rest, _ = ds.worst_deformation(
+        some, given, "prediction", **SHORT | {"deformation": ds.RandomDeformation(3, 0.0)}
+    )
+    np.testing.assert_allclose(at_rest["worst"], ranked[:, -2] - ranked[:, -1], rtol=1e-4)
+
+
 # ---- what cannot be measured ----
 
 
