@@ -22,14 +22,13 @@ class Rows:
 
     def keep(self, now, objective, by_chance, found):
         """The first `len(now)` rows of what was found are those of the images `now`."""
-        few, best = len(now), found.displacements
-        better = by_chance.values > found.values  # not where either is NaN
-        best[better] = by_chance.displacements[better]
+        few = len(now)
         self.values["mean"][now] = by_chance.mean[:few]
         self.values["best_of_k"][now] = by_chance.values[:few]
         self.values["search"][now] = found.values[:few]
-        self.values["worst"][now] = np.fmax(found.values, by_chance.values)[:few]
-        self.worst[now], self.broken[now] = best[:few], objective.broken[:few]
+        found.look(by_chance.values, by_chance.displacements)
+        self.values["worst"][now] = found.values[:few]
+        self.worst[now], self.broken[now] = found.displacements[:few], objective.broken[:few]
         if objective.kind == PREDICTION:
             self.answers[now] = objective.answers[:few]
 

@@ -11,6 +11,7 @@ from keras import layers, ops
 import deformstab as ds
 from deformstab.backend import compiled_model_step, with_gradient
 from deformstab.deformations.splines import spline_matrix
+from deformstab.measurement import ascent
 from deformstab.measurement import displacement_sets as sets
 from deformstab.measurement.objectives import Objective
 from deformstab.measurement.representations import representations
@@ -201,8 +202,6 @@ def test_no_shift_moves_a_network_that_ignores_shifts(images):
 
 
 def test_ascent_alone_climbs_to_the_maximum_of_the_linear_model(monkeypatch):
-    from deformstab.measurement import ascent
-
     images, _ = planes()
     deformation = ds.RandomDeformation((2, 3), 0.5, dtype="float32")
     arguments = ramp_model(), images, "inside", deformation, "box", 20, 8
@@ -335,6 +334,23 @@ def test_no_displacement_of_the_box_folds_up_to_2_73_pixels():
     table, _ = ds.worst_deformation(model, images, "conv", deformation, **QUICK)
     assert not table["folded"].any()
     assert (table["max_displacement"] > 2.73).all()  # both axes: up to √2 times as far
+
+
+def test_where_only_a_draw_has_a_value_its_displacements_come_with_it(images, network, monkeypatch):
+    """The search finds NaN for all images: the worst is the best of the draws."""
+    from deformstab.measurement import worst_case
+
+    def nothing(objective, within, draws, *arguments):
+        return ascent.Found(np.full(len(draws), np.nan), np.zeros_like(draws[:, 0]))
+
+    monkeypatch.setattr(worst_case, "search", nothing)
+    deformation = ds.RandomDeformation(3, 1.0, dtype="float32")
+    table, d = ds.worst_deformation(network, images, "relu1", deformation, **QUICK)
+    assert table["search"].isna().all()
+    part = keras.Model(network.input, network.get_layer("relu1").output)
+    clean, moved = (numpy(part(x)).reshape(12, -1) for x in (images, deformation.deform(images, d)))
+    np.testing.assert_allclose(table["worst"], numpy(ds.cosine_distance(clean, moved)), rtol=1e-4)
+    assert (table["worst"] == table["best_of_k"]).all()
 
 
 # ---- the prediction ----
