@@ -19,22 +19,27 @@ class Found:
     Attributes:
         values: [images]; NaN where there is none.
         displacements: [images, points, 2].
+        lost: [images], whether there was none under some of the displacements.
         mean: [images], over random draws.
     """
 
     values: np.ndarray
     displacements: np.ndarray
+    lost: np.ndarray
     mean: np.ndarray | None = None
+
+    @classmethod
+    def nothing(cls, displacements) -> "Found":
+        """Before anything was seen of images with displacements like these."""
+        count = len(displacements)
+        return cls(np.full(count, np.nan), np.zeros_like(displacements), np.zeros(count, bool))
 
     def look(self, values, displacements):
         """Keeps what is larger."""
+        self.lost |= np.isnan(values)
         better = (values > self.values) | (np.isnan(self.values) & ~np.isnan(values))
         self.values[better] = values[better]
         self.displacements[better] = displacements[better]
-
-
-def _nothing(displacements) -> Found:
-    return Found(np.full(len(displacements), np.nan), np.zeros_like(displacements))
 
 
 def passes_of(points: int, steps: int, starts: int) -> int:
@@ -79,7 +84,7 @@ def random_draws(objectives, within, draws, deformations: int, tick) -> list[Fou
     Returns:
         What was found of each objective.
     """
-    every, totals = [_nothing(draws[:, 0]) for _ in objectives], [[] for _ in objectives]
+    every, totals = [Found.nothing(draws[:, 0]) for _ in objectives], [[] for _ in objectives]
     for number in range(draws.shape[1]):
         here = draws[:, number]
         edge = within.on_edge(here)
@@ -94,6 +99,7 @@ def random_draws(objectives, within, draws, deformations: int, tick) -> list[Fou
         tick(1)
     for found, total in zip(every, totals):
         found.mean = np.mean(total, axis=0)
+        found.lost |= np.isnan(found.mean)
     return every
 
 
@@ -106,7 +112,7 @@ def search(objective, within, draws, steps: int, starts: int, seed: int, which, 
         steps, starts: of them.
         seed: of the corners, with the number of each image in `which`.
     """
-    found = _nothing(draws[:, 0])
+    found = Found.nothing(draws[:, 0])
     for number in range(starts):
         if number == 0:
             d = _spectral(objective, within, found)

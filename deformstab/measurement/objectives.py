@@ -71,11 +71,12 @@ class Objective:
         gradient = np.where(np.isfinite(gradient), gradient, 0).astype("float64")
         if self.kind == "euclidean":
             found = np.sqrt(found)
-        return (found if self.kind == PREDICTION else self._at_rest(found, d)), gradient
+        return self._of_images(found, d), gradient
 
-    def _at_rest(self, values, d):
-        still = (d == 0).all(axis=(1, 2)) & ~self.broken
-        return np.where(still, 0.0, np.where(self.broken, np.nan, values)).astype("float64")
+    def _of_images(self, values, d):
+        """NaN where nothing is there to compare with, and 0 where nothing moved."""
+        still = (d == 0).all(axis=(1, 2)) & (self.kind != PREDICTION)
+        return np.where(self.broken, np.nan, np.where(still, 0.0, values)).astype("float64")
 
     def form(self, size: float = 0.5) -> np.ndarray:
         """The quadratic form of small displacements, [images, points · 2, points · 2].
@@ -140,10 +141,8 @@ def values_of(objectives, d) -> list[np.ndarray]:
     first = objectives[0]
     step = first.step("values", *(each.sought for each in objectives))
     given = step(first._tensor(d), *(each.target for each in objectives), *first.inputs)
-    found = []
-    for each, values in zip(objectives, map(ops.convert_to_numpy, given)):
-        found.append(values if each.kind == PREDICTION else each._at_rest(values, d))
-    return found
+    found = map(ops.convert_to_numpy, given)
+    return [each._of_images(values, d) for each, values in zip(objectives, found)]
 
 
 def _step(model, images, inputs, what, *sought):

@@ -25,7 +25,7 @@ from deformstab.measurement.representations import LayerSelector, representation
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stimuli import deformed_images, refuse_videos
-from deformstab.measurement.worst_rows import Rows, baseline_of, columns_of
+from deformstab.measurement.worst_rows import Rows, columns_of
 from deformstab.tables import WORST_COLUMNS, WORST_PREDICTION_COLUMNS, table
 
 _MOST_POINTS = 256  # of a control grid: its displacements are searched one by one
@@ -104,7 +104,10 @@ def worst_deformation(
         `accuracy` (1 where it is the label too, 0 where not; NaN without labels), no baseline. And
         the worst displacements, float32 [images, points, 2], pixels, (y, x), for
         `deformation.deform` (coefficients of diffeomorphisms; shifts [images, 2]). An image whose
-        representation is zero or not finite has NaN, a note and displacements of 0.
+        representation is zero or not finite has NaN, a note and displacements of 0; one for which
+        that comes with some deformations only, a note. Where `ds.measure_sensitivity` gives a layer
+        no baseline, every row has its note. An answer with NaN is not `unchanged`, and of NaN
+        accuracy, unless another deformation is known to change it.
 
     Raises:
         ValueError: as `ds.measure_sensitivity`; not one layer, or one that has no row for each
@@ -216,7 +219,7 @@ def worst_deformations(
     measured = [each for each, kind in zip(chosen, kinds) if kind != PREDICTION]
     options = (metric,), batch_size, memory_limit, lambda share: None
     distances = dict(layer_distances(model, prepared, measured, *options)) if measured else {}
-    baselines = (baseline_of(distances[place]) for place in range(len(measured)))
+    of_layers = (distances[place] for place in range(len(measured)))
     pairs = []
     for each, rows, kind in zip(chosen, every, kinds):
         worst = rows.worst.reshape(count, *deformation.field.shape)
@@ -225,7 +228,7 @@ def worst_deformations(
             columns |= rows.answered(labels)
             frame = table(columns, WORST_PREDICTION_COLUMNS)
         else:
-            columns |= rows.over(next(baselines))
+            columns |= rows.over(next(of_layers), kind, columns["note"])
             frame = table(columns, WORST_COLUMNS)
         pairs.append((frame, worst.astype("float32")))
     return pairs

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from deformstab.measurement.objectives import PREDICTION
+from deformstab.measurement.sensitivity import sensitivity_columns
 
 
 class Rows:
@@ -18,7 +19,8 @@ class Rows:
         names = "mean", "best_of_k", "search", "worst"
         self.values = {name: np.full(images, np.nan) for name in names}
         self.worst = np.zeros((images, *parameters))
-        self.broken, self.answers = np.zeros(images, bool), np.zeros(images, int)
+        self.broken, self.lost = np.zeros(images, bool), np.zeros(images, bool)
+        self.answers = np.zeros(images, int)
 
     def keep(self, now, objective, by_chance, found):
         """The first `len(now)` rows of what was found are those of the images `now`."""
@@ -29,35 +31,46 @@ class Rows:
         found.look(by_chance.values, by_chance.displacements)
         self.values["worst"][now] = found.values[:few]
         self.worst[now], self.broken[now] = found.displacements[:few], objective.broken[:few]
+        self.lost[now] = (found.lost | by_chance.lost)[:few]
         if objective.kind == PREDICTION:
             self.answers[now] = objective.answers[:few]
 
     def answered(self, labels) -> dict:
-        """Whether answers stay, and are right as well."""
-        unchanged = ~(self.values["worst"] > 0)
-        right = (
-            np.nan if labels is None else (unchanged & (self.answers == labels)).astype("float64")
-        )
-        return {"unchanged": unchanged, "accuracy": right}
+        """Whether answers stay, and are right as well; neither where one is none."""
+        changed = self.values["worst"] > 0
+        none = self.broken | (self.lost & ~changed)
+        unchanged = ~changed & ~none
+        if labels is None:
+            return {"unchanged": unchanged, "accuracy": np.nan}
+        right = (unchanged & (self.answers == labels)).astype("float64")
+        return {"unchanged": unchanged, "accuracy": np.where(none, np.nan, right)}
 
-    def over(self, baseline) -> dict:
-        """Distances over the median one between images."""
-        if baseline is None:
-            return {}
-        if baseline <= 0:
-            return {"baseline": baseline}
+    def over(self, layer, metric: str, notes) -> dict:
+        """Distances over the median one between images; or why there is none, in every row.
+
+        Args:
+            layer: `LayerDistances`.
+            metric: of it.
+            notes: of the rows.
+        """
+        found = sensitivity_columns(layer, metric, intervals=False)
+        if "note" in found:
+            return {"note": ["; ".join(filter(None, (own, found["note"]))) for own in notes]}
         return {
-            "baseline": baseline,
-            "mean_sensitivity": self.values["mean"] / baseline,
-            "worst_sensitivity": self.values["worst"] / baseline,
+            "baseline": found["baseline"],
+            "mean_sensitivity": self.values["mean"] / found["baseline"],
+            "worst_sensitivity": self.values["worst"] / found["baseline"],
         }
 
-
-def baseline_of(layer) -> float | None:
-    """The median distance between images, of `LayerDistances`."""
-    if layer.pairs is None:
-        return None
-    return np.median(layer.pairs[np.triu_indices(len(layer.pairs), 1)])
+    def notes(self, kind: str) -> np.ndarray:
+        """What is wrong with each image by itself."""
+        what = {
+            "cosine": "zero or non-finite representation of the image{}: it has no direction",
+            "euclidean": "no finite representation of the image{}",
+            PREDICTION: "no finite answer for the image{}",
+        }[kind]
+        of_some = what.format(" under some of the deformations that were tried")
+        return np.select([self.broken, self.lost], [what.format(""), of_some], "")
 
 
 def columns_of(images, chosen, worst, rows, passes, within, kind) -> dict:
@@ -70,11 +83,6 @@ def columns_of(images, chosen, worst, rows, passes, within, kind) -> dict:
         few = worst[start : start + 64].astype(deformation.geometry_dtype)
         flow = keras.ops.convert_to_numpy(deformation.flow(few, height, width))
         longest.append(np.sqrt((flow**2).sum(axis=-1)).max(axis=(1, 2)))
-    note = (
-        "no finite representation of the image"
-        if kind != "cosine"
-        else ("zero or non-finite representation of the image: it has no direction")
-    )
     return {
         "layer": chosen.name,
         "metric": "margin" if kind == PREDICTION else kind,
@@ -88,5 +96,5 @@ def columns_of(images, chosen, worst, rows, passes, within, kind) -> dict:
         "rms_displacement": np.sqrt(mean_square),
         "max_displacement": np.concatenate(longest),
         "folded": folded,
-        "note": np.where(rows.broken, note, ""),
+        "note": rows.notes(kind),
     }

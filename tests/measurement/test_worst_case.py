@@ -341,7 +341,7 @@ def test_where_only_a_draw_has_a_value_its_displacements_come_with_it(images, ne
     from deformstab.measurement import worst_case
 
     def nothing(objective, within, draws, *arguments):
-        return ascent.Found(np.full(len(draws), np.nan), np.zeros_like(draws[:, 0]))
+        return ascent.Found.nothing(draws[:, 0])
 
     monkeypatch.setattr(worst_case, "search", nothing)
     deformation = ds.RandomDeformation(3, 1.0, dtype="float32")
@@ -454,11 +454,77 @@ def test_an_image_without_representation_has_a_note_and_disturbs_no_other(images
     some[2] = 0
     table, d = ds.worst_deformation(model, some, "relu", **QUICK)
     assert np.isnan(table.loc[2, ["mean", "best_of_k", "search", "worst"]].astype(float)).all()
-    assert "zero" in table["note"][2]
     assert (d[2] == 0).all()
     others = table.drop(2)
-    assert (others["note"] == "").all()
     assert (others["worst"] > 0).all()
+    # There is no baseline, and each row says why.
+    note = ds.measure_sensitivity(model, some, layers="relu")["note"].item()
+    assert (others["note"] == note).all()
+    own, _, of_the_layer = table["note"][2].partition("; ")
+    assert "zero or non-finite representation of the image: it" in own
+    assert of_the_layer == note
+    assert table[["baseline", "mean_sensitivity", "worst_sensitivity"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_no_baseline_where_a_measured_layer_has_none(images, metric):
+    """All images in one direction, or so far out that float32 tells them hardly apart."""
+    image = keras.Input((16, 16, 3))
+    means = layers.Dense(1, use_bias=False)(layers.GlobalAveragePooling2D()(image))
+    numbers = layers.Lambda(lambda x: ops.abs(x) + (0.1 if metric == "cosine" else 1e6))(means)
+    model = keras.Model(image, layers.Dense(7, use_bias=False, name="up")(numbers))
+    table, _ = ds.worst_deformation(model, images, "up", metric=metric, **QUICK)
+    row = ds.measure_sensitivity(model, images, layers="up", metric=metric)
+    assert row["note"].item() != ""
+    assert (table["note"] == row["note"].item()).all()
+    assert table[["baseline", "mean_sensitivity", "worst_sensitivity"]].isna().all(axis=None)
+
+
+class Fragile(layers.Layer):
+    """Answers by a pixel in the middle: NaN above 10, the second class below -10, else the first."""
+
+    def call(self, image):
+        pixel = image[:, 8, 8, :1]
+        first = ops.where(pixel > 10, np.nan, ops.where(pixel < -10, 0.0, 2.0))
+        return ops.concatenate([first, ops.ones_like(first), ops.zeros_like(first)], axis=1)
+
+
+def test_an_answer_with_nan_is_neither_unchanged_nor_right():
+    given = np.zeros((6, 16, 16, 3), "float32")
+    given[[1, 2], 8, 9] = 600  # under shifts to one side NaN
+    given[[2, 3], 8, 7] = -600  # under shifts to the other another answer
+    given[[4, 5], 8, 8] = 600  # NaN as it is, and something else under some
+    given[5, 8, 7] = -600
+    model = keras.Sequential([keras.Input((16, 16, 3)), Fragile()])
+    deformation = ds.RandomDeformation(3, 1.0, dtype="float32")
+    labels = np.zeros(6, int)
+    table, d = ds.worst_deformation(model, given, "prediction", deformation, labels=labels, **QUICK)
+    assert table["unchanged"].tolist() == [True, *[False] * 5]
+    np.testing.assert_array_equal(table["accuracy"], [1, np.nan, 0, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(table["worst"], [-1, -1, 1, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(table["mean"].isna(), [False, True, True, False, True, True])
+    own = "no finite answer for the image"
+    some = f"{own} under some of the deformations that were tried"
+    assert table["note"].tolist() == ["", some, some, "", own, own]
+    assert (d[4:] == 0).all()
+    assert (
+        ds.worst_deformation(model, given, "prediction", deformation, **QUICK)[0]["accuracy"]
+        .isna()
+        .all()
+    )
+
+
+def test_a_representation_that_only_some_deformations_break_has_a_note():
+    given = natural_images(4)
+    given[1, 8, 7:9], given[1, 8, 9] = 0, 600
+    image = keras.Input((16, 16, 3))
+    broken = layers.Lambda(lambda x: ops.where(x[:, 8:9, 8:9] > 10, np.nan, x), name="broken")
+    model = keras.Model(image, broken(image))
+    deformation = ds.RandomDeformation(3, 1.0, dtype="float32")
+    table, _ = ds.worst_deformation(model, given, "broken", deformation, **QUICK)
+    assert "under some of the deformations" in table["note"][1]
+    assert table["worst"].notna().all()
+    assert not table["note"].drop(1).str.contains("under some").any()
 
 
 def test_channels_first_and_mixed_precision(images):
