@@ -53,6 +53,7 @@ ROOMS = {
         *(
             "input_range",
             "forward",
+            "passes",
             "layer_distances",
             "sensitivity",
             "parts_of_sensitivity",

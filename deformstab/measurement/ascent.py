@@ -65,19 +65,20 @@ def images_at_once(chosen, batch_size: int, memory_limit: float, points: int, co
     return math.ceil(count / math.ceil(count / most))
 
 
-def draws_of(deformation, images: int, passes: int, seed: int) -> np.ndarray:
-    """Random displacements, float64 [images, passes, points, 2]."""
-    draws = ops.convert_to_numpy(deformation.draw(images * passes, seed=seed))
-    return draws.reshape(images, passes, -1, 2).astype("float64")
+def draws_of(deformation, images: int, count: int, seed: int) -> np.ndarray:
+    """Random displacements, float64 [images, count, points, 2]."""
+    draws = ops.convert_to_numpy(deformation.draw(images * count, seed=seed))
+    return draws.reshape(images, count, -1, 2).astype("float64")
 
 
-def random_draws(objectives, within, draws, deformations: int, tick) -> list[Found]:
+def random_draws(objectives, within, draws, passes: int, deformations: int, tick) -> list[Found]:
     """The mean over draws as they are, and the best of them, brought to the edge of the set.
 
     Args:
         objectives: a list of `Objective`s of the same images.
         within: the set.
-        draws: [images, passes, points, 2].
+        draws: [images, the larger of both numbers, points, 2].
+        passes: how many the best is of.
         deformations: how many the mean is over.
         tick: called with the number of forward passes.
 
@@ -87,15 +88,16 @@ def random_draws(objectives, within, draws, deformations: int, tick) -> list[Fou
     every, totals = [Found.nothing(draws[:, 0]) for _ in objectives], [[] for _ in objectives]
     for number in range(draws.shape[1]):
         here = draws[:, number]
-        edge = within.on_edge(here)
-        values = values_of(objectives, edge)
-        as_drawn = values
-        if number < deformations and not np.array_equal(edge, here):
-            as_drawn = values_of(objectives, here)
-        for found, total, at_edge, drawn in zip(every, totals, values, as_drawn):
-            found.look(at_edge, edge)
-            if number < deformations:
-                total.append(drawn)
+        edge, values = within.on_edge(here), None
+        if number < passes:
+            values = values_of(objectives, edge)
+            for found, at_edge in zip(every, values):
+                found.look(at_edge, edge)
+        if number < deformations:
+            if values is None or not np.array_equal(edge, here):
+                values = values_of(objectives, here)
+            for total, as_drawn in zip(totals, values):
+                total.append(as_drawn)
         tick(1)
     for found, total in zip(every, totals):
         found.mean = np.mean(total, axis=0)
@@ -118,7 +120,8 @@ def search(objective, within, draws, steps: int, starts: int, seed: int, which, 
             d = _spectral(objective, within, found)
             tick(2 * 2 * objective.points + 2)
         elif number == 1:
-            rngs = (np.random.default_rng((seed, int(each))) for each in which)
+            # NumPy takes no negative seed.
+            rngs = (np.random.default_rng((seed % (1 << 64), int(each))) for each in which)
             signs = np.stack([rng.choice([-1.0, 1.0], draws.shape[2:]) for rng in rngs])
             d = within.on_edge(signs * np.abs(within.top_of_line(np.ones(draws.shape[2:]))))
         else:

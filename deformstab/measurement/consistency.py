@@ -11,6 +11,7 @@ from deformstab.measurement.dense_consistency import dense_shares
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.intervals import proportion_interval
 from deformstab.measurement.layer_distances import MEMORY_LIMIT
+from deformstab.measurement.passes import planned_passes
 from deformstab.measurement.perturbations import Deformation
 from deformstab.measurement.sensitivity import check_options, sensitivity_table
 from deformstab.measurement.sources import first_images
@@ -84,6 +85,9 @@ def prediction_consistency(
     found, answering, labels = classifier(
         model, prepared, (labels, own_labels), output, max_images, "prediction_consistency"
     )
+    last = [each for each in found if not each.repeats][-1]
+    if not last.note:
+        planned_passes([last], len(prepared), memory_limit)  # refuses before the model answers
     size = answering.shape[:-1]
     options = batch_size, output, answering, memory_limit
     if size:
@@ -91,9 +95,8 @@ def prediction_consistency(
     else:
         every = answers(model, prepared, *options)
         row = _shares(np.concatenate(list(every)), labels)
-    last = [each for each in found if not each.repeats][-1].name
     sensitivity = sensitivity_table(
-        model, prepared, last, metric, batch_size, True, memory_limit, progress=progress
+        model, prepared, last.name, metric, batch_size, True, memory_limit, progress=progress
     )
     columns = DENSE_CONSISTENCY_COLUMNS if size else CONSISTENCY_COLUMNS
     return table([sensitivity.iloc[0].to_dict() | row], columns)

@@ -12,13 +12,13 @@ from deformstab.backend import kept_with
 from deformstab.checks import check_model
 from deformstab.measurement.forward import batches
 from deformstab.measurement.pairs import pair_squares
+from deformstab.measurement.passes import planned_passes
 from deformstab.measurement.representations import NO_ROWS, Representation, representations, select
 
 MEMORY_LIMIT = 2 * 2**30  # bytes
 _PATIENCE = 3  # seconds until a progress bar appears
-# Shares of the memory limit: rows that wait for their pairs, a forward pass, counting pairs.
-_ROWS, _FORWARD, _PAIRS = 0.85, 0.1, 0.05
-_MOST_PASSES = 1000  # over the images; a limit that needs more was meant in another unit
+# Shares of the memory limit: a forward pass, counting pairs. Rows that wait for theirs have the rest.
+_FORWARD, _PAIRS = 0.1, 0.05
 
 
 @dataclass
@@ -179,14 +179,7 @@ def layer_distances(
     """
     count, memory_limit = len(images), min(memory_limit, 1 << 60)  # infinity has no whole parts
     measurable = [each for each in layers if not each.note]
-    passes = _passes(measurable, _ROWS * memory_limit / count)
-    if len(passes) > _MOST_PASSES:
-        entries = sum((each.features or 0) * each.itemsize for each in measurable)
-        raise ValueError(
-            f"memory_limit={memory_limit:g} is a number of bytes, and so few would take over "
-            f"{_MOST_PASSES} passes over the images: give at least "
-            f"{math.ceil(entries * count / (_ROWS * _MOST_PASSES))}, or measure fewer layers"
-        )
+    passes = planned_passes(measurable, count, memory_limit)
     work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
 
     def run(measured, spans, deform):
@@ -247,30 +240,6 @@ def layer_distances(
                 layer.pairs = 0.5 * total if cosine else np.sqrt(total) * scale
                 yield places[name], layer
         kept.clear()
-
-
-def _passes(layers, room: float) -> list[dict]:
-    """Which entries of which layers to keep, pass by pass: {name: (start, stop)}.
-
-    Args:
-        layers: `Representation`s, in the model's order.
-        room: bytes an image.
-    """
-    passes, left = [], 0
-    for each in reversed(layers):
-        start = 0
-        while start is not None and start != each.features and len(passes) <= _MOST_PASSES:
-            if left < each.itemsize:
-                passes.append({})
-                left = max(room, each.itemsize)
-            if each.features is None:  # no way to count them before: kept as a whole
-                stop = None
-            else:
-                stop = min(each.features, start + int(left // each.itemsize))
-                left -= (stop - start) * each.itemsize
-            passes[-1][each.name] = (start, stop)
-            start = stop
-    return passes
 
 
 def _collect(kept: dict, batch) -> None:

@@ -21,6 +21,7 @@ from deformstab.measurement.layer_distances import (
     progress_bar,
 )
 from deformstab.measurement.objectives import PREDICTION, Objective, gives_probabilities
+from deformstab.measurement.passes import planned_passes
 from deformstab.measurement.representations import LayerSelector, representations, select
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
@@ -86,7 +87,8 @@ def worst_deformation(
         within: "box" or "rms".
         steps: of each ascent.
         starts: how many ascents: spectral, from a corner, then from draws.
-        seed: of the draws, made by `deformation.draw(images · passes, seed=seed)`, and of corners.
+        seed: of the draws, made by `deformation.draw(images · k, seed=seed)`, k the larger of
+            `passes` and `deformations`; and of corners.
         metric: "cosine" or "euclidean".
         labels: of the prediction, [images] or one-hot; by default those of a dataset, if any.
         deformations: draws an image that `mean` is over.
@@ -184,15 +186,18 @@ def worst_deformations(
     available = representations(model, prepared)
     chosen = [_chosen(available, layer) for layer in layers]
     kinds = [PREDICTION if _is_prediction(layer) else metric for layer in layers]
+    measured = [each for each, kind in zip(chosen, kinds) if kind != PREDICTION]
     count, deformation = len(prepared), prepared.deformation
+    planned_passes(measured, count, memory_limit)  # for baselines: refused before the search
     labels = own_labels if labels is None else labels
     if PREDICTION in kinds:
         labels = classes_of(labels, (count,), chosen[kinds.index(PREDICTION)].features, max_images)
     within_set = displacement_set(deformation, within, *prepared.size)
     passes = passes_of(points_of(deformation), steps, starts)
-    draws = draws_of(deformation, count, passes, seed)
+    draws = draws_of(deformation, count, max(passes, deformations), seed)
     every = [Rows(count, draws.shape[2:]) for _ in chosen]
-    work = count * passes * (1 + len(chosen))  # the draws, and a search for each layer
+    # Of all draws a pass each, and a search for each layer.
+    work = count * (draws.shape[1] + passes * len(chosen))
     at_once = images_at_once(chosen, batch_size, memory_limit, points_of(deformation), count)
     batches = [np.arange(start, start + at_once) % count for start in range(0, count, at_once)]
     probabilities = PREDICTION in kinds and gives_probabilities(
@@ -201,26 +206,24 @@ def worst_deformations(
     with progress_bar(progress, "worst deformation") as bar:
         for number, which in enumerate(batches):
             now = which[: count - number * at_once]  # without those that fill up the last one
-            few = len(now)
 
-            def tick(number, few=few):
-                bar.update(min(100 * few * number / work, bar.total - bar.n))
+            def tick(number, now=now):
+                bar.update(min(100 * len(now) * number / work, bar.total - bar.n))
 
             objectives = [
                 Objective(model, prepared, each, kind, which, probabilities)
                 for each, kind in zip(chosen, kinds)
             ]
-            by_chance = random_draws(objectives, within_set, draws[which], deformations, tick)
+            numbers = passes, deformations
+            by_chance = random_draws(objectives, within_set, draws[which], *numbers, tick)
             for rows, objective, chance in zip(every, objectives, by_chance):
                 found = search(
                     objective, within_set, draws[which], steps, starts, seed, which, tick
                 )
                 rows.keep(now, objective, chance, found)
-    measured = [each for each, kind in zip(chosen, kinds) if kind != PREDICTION]
     options = (metric,), batch_size, memory_limit, lambda share: None
     distances = dict(layer_distances(model, prepared, measured, *options)) if measured else {}
-    of_layers = (distances[place] for place in range(len(measured)))
-    pairs = []
+    pairs, of_layers = [], (distances[place] for place in range(len(measured)))
     for each, rows, kind in zip(chosen, every, kinds):
         worst = rows.worst.reshape(count, *deformation.field.shape)
         columns = columns_of(prepared, each, worst, rows, passes, within, kind)

@@ -110,6 +110,20 @@ def test_the_batch_size_does_not_matter(images, labels, draws):
         np.testing.assert_allclose(row["sensitivity"], rows[0]["sensitivity"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_memory_limit_is_refused_before_the_model_answers(images, monkeypatch, dense):
+    def answering(*arguments):
+        raise AssertionError("the model answered")
+
+    monkeypatch.setattr(consistency_module, "answers", answering)
+    monkeypatch.setattr(consistency_module, "dense_shares", answering)
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(5, 1)])  # 1280 entries
+    if not dense:
+        model = keras.Sequential([keras.Input((16, 16, 3)), layers.Flatten(), layers.Dense(1200)])
+    with pytest.raises(ValueError, match="over 1000 passes"):
+        ds.prediction_consistency(model, images, memory_limit=2)
+
+
 def test_wilsons_interval(images):
     row = consistency(classifier(), images)
     hits = round(COUNT * row["consistency"])

@@ -580,12 +580,62 @@ def test_refused(images, network, arguments, message):
         ds.worst_deformation(network, images, **given)
 
 
-def test_labels_are_refused_before_the_search(images, network, monkeypatch):
+@pytest.mark.parametrize(
+    ("layer", "arguments", "message"),
+    [
+        ("prediction", {"labels": np.zeros(3, int)}, "labels"),
+        ("relu1", {"memory_limit": 2}, "over 1000 passes .* give at least"),
+    ],
+)
+def test_refused_before_the_search(images, network, monkeypatch, layer, arguments, message):
     from deformstab.measurement import worst_case
 
     def searching(*arguments):
         raise AssertionError("the search began")
 
     monkeypatch.setattr(worst_case, "random_draws", searching)
-    with pytest.raises(ValueError, match="labels"):
-        ds.worst_deformation(network, images, "prediction", labels=np.zeros(3, int))
+    with pytest.raises(ValueError, match=message):
+        ds.worst_deformation(network, images, layer, **arguments)
+
+
+def test_a_memory_limit_that_is_given_serves(images, network):
+    with pytest.raises(ValueError, match="give at least") as refused:
+        ds.worst_deformation(network, images, "relu1", memory_limit=2)
+    least = int(str(refused.value).split("at least ")[1].split(",")[0])
+    table, _ = ds.worst_deformation(network, images[:3], "relu1", **SHORT, memory_limit=least)
+    assert table["baseline"].notna().all()
+
+
+def test_negative_seeds(images, network):
+    options = {**QUICK, "starts": 2, "steps": 1, "deformation": SHORT["deformation"]}
+    first, again = (
+        ds.worst_deformation(network, images[:3], "relu1", **options, seed=-1) for _ in range(2)
+    )
+    assert first[0].equals(again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    other, _ = ds.worst_deformation(network, images[:3], "relu1", **options, seed=1)
+    assert (first[0]["mean"] != other["mean"]).all()
+
+
+@pytest.mark.parametrize("within", ["box", "rms"])
+def test_more_deformations_than_passes(images, network, within):
+    """The mean is over as many as asked for, the best still of as many as `passes`."""
+    deformation, given = SHORT["deformation"], images[:3]
+    options = {**SHORT, "within": within, "metric": "euclidean"}
+    table, _ = ds.worst_deformation(network, given, "relu1", **options, deformations=60)
+    passes = table["passes"][0]
+    assert passes == 1 * 4 + 2 * 18 + 2
+    part = keras.Model(network.input, network.get_layer("relu1").output)
+    clean = numpy(part(given)).reshape(3, -1)
+    draws = numpy(deformation.draw(3 * 60, seed=0)).reshape(3, 60, 9, 2).astype("float64")
+    edge = sets.displacement_set(deformation, within, 16, 16).on_edge(draws)
+
+    def distances(d):
+        moved = (
+            numpy(part(deformation.deform(given, d[:, k].astype("float32")))) for k in range(60)
+        )
+        return np.stack([np.linalg.norm(x.reshape(3, -1) - clean, axis=1) for x in moved], axis=1)
+
+    np.testing.assert_allclose(table["mean"], distances(draws).mean(axis=1), rtol=1e-4)
+    best = distances(edge)[:, :passes].max(axis=1)
+    np.testing.assert_allclose(table["best_of_k"], best, rtol=1e-4)

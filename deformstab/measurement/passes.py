@@ -1,0 +1,44 @@
+"""Which rows are kept in which pass over the images, so that pairs are counted in bounded memory."""
+
+import math
+
+_ROWS = 0.85  # of the memory limit, for rows that wait for their pairs
+_MOST_PASSES = 1000  # over the images; a limit that needs more was meant in another unit
+
+
+def planned_passes(layers, count: int, memory_limit: float) -> list[dict]:
+    """Which entries of which layers to keep, pass by pass: {name: (start, stop)}.
+
+    What measures distances after other long work asks before it, to be refused in time.
+
+    Args:
+        layers: `Representation`s that can be measured, in the order in which they will be.
+        count: images.
+        memory_limit: as for `ds.measure_sensitivity`.
+
+    Raises:
+        ValueError: so few bytes would take too many passes.
+    """
+    room = _ROWS * min(memory_limit, 1 << 60) / count  # bytes an image; infinity has no whole parts
+    passes, left = [], 0
+    for each in reversed(layers):
+        start = 0
+        while start is not None and start != each.features and len(passes) <= _MOST_PASSES:
+            if left < each.itemsize:
+                passes.append({})
+                left = max(room, each.itemsize)
+            if each.features is None:  # no way to count them before: kept as a whole
+                stop = None
+            else:
+                stop = min(each.features, start + int(left // each.itemsize))
+                left -= (stop - start) * each.itemsize
+            passes[-1][each.name] = (start, stop)
+            start = stop
+    if len(passes) > _MOST_PASSES:
+        entries = sum((each.features or 0) * each.itemsize for each in layers)
+        raise ValueError(
+            f"memory_limit={memory_limit:g} is a number of bytes, and so few would take over "
+            f"{_MOST_PASSES} passes over the images: give at least "
+            f"{math.ceil(entries * count / (_ROWS * _MOST_PASSES))}, or measure fewer layers"
+        )
+    return passes
