@@ -37,9 +37,8 @@ def dense_shares(
         chosen = slice(start, start + len(own))
         truth = None if labels is None else labels[chosen]
         start += len(own)
-        for draw in range(moved.shape[1]):
-            flow = images.flow(chosen, draw)
-            counts.add(own, _moved(own, flow), moved[:, draw], truth, flow)
+        flows = (images.flow(chosen, draw) for draw in range(moved.shape[1]))
+        counts.add(own, np.moveaxis(moved, 1, 0), truth, flows)
     return counts.row()
 
 
@@ -54,25 +53,34 @@ class _Counts:
 
     def __init__(self, classes, labelled):
         self.classes, self.labelled = classes, labelled
-        self.agree, self.unmoved = [], []  # a share an image and draw, in the order of images
+        # Of each batch the shares [images]. Draws of one image are alike, so they are averaged:
+        # counted as more images, they would make the interval too narrow.
+        self.agree, self.unmoved = [], []
         self.pairs = {name: np.zeros((classes, classes), "int64") for name in ("moved", "unmoved")}
-        self.right = {name: [] for name in ("accuracy", "deformed_accuracy", "correct")}
+        # Pixels (right, all): to keep the maps themselves would heed no memory_limit.
+        names = "accuracy", "deformed_accuracy", "correct_consistency"
+        self.right = {name: np.zeros(2, "int64") for name in names}
 
-    def add(self, own, expected, found, truth, flow):
-        self.agree.append((found == expected).mean(axis=(1, 2)))
-        self.unmoved.append((found == own).mean(axis=(1, 2)))
-        for name, other in (("moved", expected), ("unmoved", own)):
-            np.add.at(self.pairs[name], (found.ravel(), other.ravel()), 1)
-        if truth is not None:
-            truth_there = _moved(truth, flow)
-            correct = expected == truth_there
-            self.right["accuracy"].append(own == truth)
-            self.right["deformed_accuracy"].append(found == truth_there)
-            self.right["correct"].append((found == expected)[correct])
+    def add(self, own, moved, truth, flows):
+        """Answers for images [b, height, width], and those of each draw with its flows."""
+        agree, unmoved = [], []
+        for found, flow in zip(moved, flows):
+            expected = _moved(own, flow)
+            agree.append((found == expected).mean(axis=(1, 2)))
+            unmoved.append((found == own).mean(axis=(1, 2)))
+            for name, other in (("moved", expected), ("unmoved", own)):
+                np.add.at(self.pairs[name], (found.ravel(), other.ravel()), 1)
+            if truth is not None:
+                truth_there = _moved(truth, flow)
+                correct = (found == expected)[expected == truth_there]
+                rights = own == truth, found == truth_there, correct
+                for counted, right in zip(self.right.values(), rights):
+                    counted += right.sum(), right.size
+        self.agree.append(np.mean(agree, axis=0))
+        self.unmoved.append(np.mean(unmoved, axis=0))
 
     def row(self) -> dict:
-        shares = np.concatenate(self.agree)
-        share, low, high = mean_interval(shares)
+        share, low, high = mean_interval(np.concatenate(self.agree))
         row = {
             "consistency": share,
             "consistency_low": max(0.0, low),
@@ -82,14 +90,9 @@ class _Counts:
             "unmoved_mean_iou": _mean_iou(self.pairs["unmoved"]),
         }
         if self.labelled:
-            row |= {name: _mean(self.right[name]) for name in ("accuracy", "deformed_accuracy")}
-            row["correct_consistency"] = _mean(self.right["correct"])
+            counted = self.right.items()
+            row |= {name: right / all_ if all_ else np.nan for name, (right, all_) in counted}
         return row
-
-
-def _mean(parts) -> float:
-    joined = np.concatenate([part.ravel() for part in parts])
-    return float(joined.mean()) if joined.size else np.nan
 
 
 def _mean_iou(pairs) -> float:

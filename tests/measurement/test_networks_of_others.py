@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 from helpers import natural_images, numpy, randomize
 from keras import layers, ops
 
 import deformstab as ds
+from deformstab.measurement import dense_consistency
 
 COUNT = 10
 DEFORMATION = ds.RandomDeformation(3, 2.0)
@@ -293,7 +295,46 @@ def test_dense_answers_by_plain_loops(images):
     assert row["accuracy"] == pytest.approx((own == labels).mean())
     assert row["deformed_accuracy"] == pytest.approx(np.mean(right))
     assert row["correct_consistency"] == pytest.approx(np.mean(correct))
-    assert row["consistency_low"] < row["consistency"] < row["consistency_high"]
+    by_image = np.reshape(agree, (COUNT, draws)).mean(axis=1)
+    interval = scipy.stats.t.interval(0.95, COUNT - 1, by_image.mean(), scipy.stats.sem(by_image))
+    found = row["consistency_low"], row["consistency_high"]
+    np.testing.assert_allclose(found, interval, rtol=1e-9)
+
+
+class Repeated(ds.RandomDeformation):
+    """The same draw of an image again and again: no more is known than from one."""
+
+    copies = 1
+
+    def draw(self, batch_size, seed=None):
+        return np.repeat(numpy(super().draw(batch_size // self.copies, seed)), self.copies, axis=0)
+
+
+@pytest.mark.parametrize("model", ["dense", "not dense"])
+def test_draws_of_an_image_are_not_counted_as_images(images, model):
+    model, deformation, found = (
+        segmenter() if model == "dense" else classifier(),
+        Repeated(3, 2.0),
+        [],
+    )
+    for deformation.copies in (1, 16):
+        table = ds.prediction_consistency(
+            model, images, None, deformation, deformations=deformation.copies
+        )
+        found.append(table[["consistency", "consistency_low", "consistency_high"]].iloc[0].tolist())
+    assert found[0][1] < found[0][0] < found[0][2]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+
+
+def test_answers_and_labels_of_every_pixel_are_not_kept():
+    """They were until the end, of every draw, beyond any memory_limit."""
+    counts, draws, maps = dense_consistency._Counts(3, True), 64, (4, 32, 32)
+    answers = np.zeros((draws, *maps), int)
+    flows = [ops.zeros((*maps, 2))] * draws
+    counts.add(answers[0], answers, answers[0], flows)
+    kept = sum(np.asarray(each).nbytes for each in keras.tree.flatten(vars(counts)))
+    assert kept < draws * np.prod(maps) / 2  # a byte for each would be one of three maps
+    assert counts.row()["accuracy"] == counts.row()["correct_consistency"] == 1
 
 
 def test_dense_answers_of_another_size_are_refused(images):
