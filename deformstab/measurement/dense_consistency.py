@@ -29,7 +29,7 @@ def dense_shares(
             f"{size[0]}×{size[1]} pixels: resize its output to the image (keras.layers.Resizing) "
             "first, so that it is known where an answer lies"
         )
-    counts, start = _Counts(answering.shape[2], labels is not None), 0
+    counts, start = _Counts(answering.shape[2], labels is not None, images.padding), 0
     for batch in answers(model, images, batch_size, output, answering, memory_limit):
         own, moved = batch[:, 0], batch[:, 1:]
         if (batch == NONE).any():
@@ -42,17 +42,17 @@ def dense_shares(
     return counts.row()
 
 
-def _moved(maps, flow):
+def _moved(maps, flow, padding):
     """Integer maps [b, height, width] along flows, each pixel from the nearest one."""
     maps = ops.convert_to_tensor(maps.astype("int32")[..., None])
-    return ops.convert_to_numpy(warp(maps, flow, "nearest"))[..., 0]
+    return ops.convert_to_numpy(warp(maps, flow, "nearest", padding))[..., 0]
 
 
 class _Counts:
     """Sums over pixels, batch after batch."""
 
-    def __init__(self, classes, labelled):
-        self.classes, self.labelled = classes, labelled
+    def __init__(self, classes, labelled, padding="edge"):
+        self.classes, self.labelled, self.padding = classes, labelled, padding
         # Of each batch the shares [images]. Draws of one image are alike, so they are averaged:
         # counted as more images, they would make the interval too narrow.
         self.agree, self.unmoved = [], []
@@ -65,13 +65,13 @@ class _Counts:
         """Answers for images [b, height, width], and those of each draw with its flows."""
         agree, unmoved = [], []
         for found, flow in zip(moved, flows):
-            expected = _moved(own, flow)
+            expected = _moved(own, flow, self.padding)
             agree.append((found == expected).mean(axis=(1, 2)))
             unmoved.append((found == own).mean(axis=(1, 2)))
             for name, other in (("moved", expected), ("unmoved", own)):
                 np.add.at(self.pairs[name], (found.ravel(), other.ravel()), 1)
             if truth is not None:
-                truth_there = _moved(truth, flow)
+                truth_there = _moved(truth, flow, self.padding)
                 correct = (found == expected)[expected == truth_there]
                 rights = own == truth, found == truth_there, correct
                 for counted, right in zip(self.right.values(), rights):

@@ -92,7 +92,7 @@ class Moving:
 
     def __init__(self, images, chosen, grids):
         self.grids, self.places = [], {}
-        self.padding = getattr(images.deformation, "padding", "edge")
+        self.padding = images.padding
         for each in chosen:
             grid = grids[each.name]
             if not isinstance(grid, Grid) or each.note:

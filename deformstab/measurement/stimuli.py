@@ -52,6 +52,11 @@ class DeformedImages:
         return _data_format(self.deformation)
 
     @property
+    def padding(self) -> str:
+        """What lies outside an image and, of a deformed map, outside the map: as for `warp`."""
+        return getattr(self.deformation, "padding", "edge")
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return _size(self.inputs[self.place].shape, self.data_format)

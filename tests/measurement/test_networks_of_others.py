@@ -326,6 +326,21 @@ def test_draws_of_an_image_are_not_counted_as_images(images, model):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("padding", ["edge", "circular"])
+def test_dense_answers_move_with_the_padding_of_the_deformation(images, padding):
+    """A class of each pixel by itself moves exactly as the pixels do, by whole pixels."""
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, layers.Conv2D(3, 1)(inputs))
+    randomize(model)
+    labels = model.predict(images, verbose=0).argmax(axis=-1)
+    deformation = ds.RandomTranslation(3.0, integer=True, padding=padding)
+    row = ds.prediction_consistency(model, images, labels, deformation, deformations=2).iloc[0]
+    assert len(np.unique(labels)) > 1
+    for name in ("consistency", "mean_iou", "deformed_accuracy", "correct_consistency"):
+        assert row[name] == 1, name
+    assert row["unmoved_consistency"] < 0.9
+
+
 def test_answers_and_labels_of_every_pixel_are_not_kept():
     """They were until the end, of every draw, beyond any memory_limit."""
     counts, draws, maps = dense_consistency._Counts(3, True), 64, (4, 32, 32)
