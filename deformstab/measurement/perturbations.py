@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.checks import check_finite
+from deformstab.deformations.flow_layer import FlowLayer
 from deformstab.deformations.flow_statistics import statistics_in_blocks
 
 NoiseKind = Literal["gaussian", "grey", "spectrum"]
@@ -31,10 +32,10 @@ class HasFlows(Protocol):
 Deformation = HasFlows | Callable[[Any, int], Any]
 
 
-def check_deformation(deformation) -> None:
-    """Refuses what does not deform."""
+def checked_deformation(deformation) -> Deformation:
+    """The deformation to measure with: what does not deform is refused, and none rounds images."""
     if isinstance(deformation, HasFlows) and not isinstance(deformation, type):
-        return
+        return _unrounded(deformation)
     if not callable(deformation) or isinstance(deformation, (type, keras.layers.Layer)):
         raise ValueError(
             "deformation must be a layer such as ds.RandomDeformation, an object with the methods "
@@ -42,6 +43,24 @@ def check_deformation(deformation) -> None:
             f"{deformation!r}. A random layer of Keras becomes one in a line: lambda images, seed: "
             "keras.layers.RandomRotation(0.1, seed=seed)(images, training=True)"
         )
+    return deformation
+
+
+def _unrounded(deformation):
+    """The deformation; of a layer of 16 bits, as under mixed precision, the same one in float32.
+
+    Deformed images are compared with images that nobody rounds, so rounding would count as motion.
+    Parameters and flows are float32 in both, and draws the same.
+    """
+    if not isinstance(deformation, FlowLayer):
+        return deformation
+    if deformation.compute_dtype not in ("float16", "bfloat16"):
+        return deformation
+    # Its attributes, not its configuration: that of a user's own class may not say all.
+    same = object.__new__(type(deformation))
+    vars(same).update(vars(deformation))
+    same.dtype_policy = "float32"
+    return same
 
 
 @dataclass(frozen=True)

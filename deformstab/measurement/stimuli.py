@@ -15,7 +15,7 @@ from keras import ops
 
 from deformstab.checks import check_finite, check_whole
 from deformstab.deformations.random_deformation import RandomDeformation
-from deformstab.measurement.perturbations import Drawn, Given, HasFlows, check_deformation
+from deformstab.measurement.perturbations import Drawn, Given, HasFlows, checked_deformation
 from deformstab.measurement.sources import first_images
 
 _IMAGE_AXES = 4, 5  # images, videos
@@ -140,7 +140,7 @@ def deformed_images(
     """
     deformations = check_whole("deformations", deformations)
     if deformation is not None:
-        check_deformation(deformation)
+        deformation = checked_deformation(deformation)
     if strengths is not None and not isinstance(deformation, RandomDeformation | None):
         raise ValueError(
             "max_displacements are strengths of a ds.RandomDeformation; of another deformation "

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import BACKEND, natural_images, numpy
 from keras import layers
@@ -333,3 +334,68 @@ def test_a_video_has_one_deformation_a_clip(images, batch_size):
     for measure in (ds.measure_equivariance, lambda *x: ds.worst_deformation(*x, "each")):
         with pytest.raises(ValueError, match=r"and no videos; received shape \(4, 3, 16"):
             measure(model, clips)
+
+
+# ---- mixed precision ----
+
+
+class Scaled(ds.RandomDeformation):
+    """A user's class, whose configuration does not say all."""
+
+    factor = 1.0
+
+    def draw(self, batch_size, seed=None):
+        return self.factor * super().draw(batch_size, seed)
+
+
+FAMILIES = {
+    "spline": lambda: ds.RandomDeformation(3, 1.0),
+    "nearest": lambda: ds.RandomDeformation(3, 1.0, interpolation="nearest"),
+    "diffeomorphism": lambda: ds.RandomDiffeomorphism(rms_displacement=0.5),
+    "shift": lambda: ds.RandomTranslation(1.0, padding="circular"),
+    "rotation": lambda: ds.RandomRotation(1.0),
+    "own": lambda: Scaled(3, 1.0),
+}
+MEASURES = {
+    "sensitivity": lambda *args: ds.measure_sensitivity(*args, metric="euclidean"),
+    "stability": ds.measure_stability,
+    "equivariance": ds.measure_equivariance,
+    "parts": ds.sensitivity_by_part,
+    "consistency": lambda m, x, d: ds.prediction_consistency(m, x, deformation=d),
+    "comparison": lambda m, x, d: ds.compare_sensitivity({"a": m, "b": m}, x, d),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "measure", "policy"),
+    [
+        *((family, "sensitivity", "mixed_bfloat16") for family in FAMILIES),
+        *(("spline", measure, "float16") for measure in MEASURES),
+    ],
+)
+def test_a_deformation_of_16_bits_is_measured_as_one_of_32(model, images, family, measure, policy):
+    """The images it is compared with are not rounded."""
+    deformation = FAMILIES[family]()
+    keras.config.set_dtype_policy(policy)
+    half = FAMILIES[family]()
+    deformation.factor = half.factor = 0.5
+    expected, found = (MEASURES[measure](model, images, each) for each in (deformation, half))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert half.compute_dtype != "float32"  # the layer itself is as it was
+
+
+def test_strengths_and_worst_cases_of_a_deformation_of_16_bits(model, images):
+    options = {"layers": "input", "progress": False}
+    whole, half = (ds.RandomDeformation(3, 1.0, dtype=each) for each in ("float32", "bfloat16"))
+    found, expected = (
+        ds.sensitivity_by_strength(model, images, [0.0, 0.5], each, **options)
+        for each in (half, whole)
+    )
+    assert found.distance[0] == 0  # nothing moves
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    (found, moved), (expected, as_moved) = (
+        ds.worst_deformation(model, images, "input", each, steps=1, starts=1, progress=False)
+        for each in (half, whole)
+    )
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    np.testing.assert_array_equal(moved, as_moved)
