@@ -87,11 +87,11 @@ def representations(model, images) -> list[Representation]:
                     a if a.note or _alike(a, b) else dataclasses.replace(a, note=NO_ROWS)
                     for a, b in zip(found, second)
                 ]
-        return with_orders(model, images, found)
+        return found
 
     shapes = ((x.shape[1:], str(x.dtype)) for x in images.inputs)
     key = ("representations", images.place, str(images.structure), *shapes)
-    return kept_with(model, key, trace)
+    return with_orders(model, images, kept_with(model, key, trace), key)
 
 
 def _alike(first, second) -> bool:

@@ -11,31 +11,40 @@ import keras
 import numpy as np
 from keras import ops
 
-from deformstab.backend import compiled_model_step
+from deformstab.backend import compiled_model_step, kept_with
 from deformstab.measurement.watching import watch
 
 MIXED = "several rows for each image, in an order that could not be found"
+UNTOLD = (
+    "several rows for each image, whose order does not show: they are alike for all images tried"
+)
 _TOLERANCE = 1e-4  # of the largest entry: another image beside it may change how sums are rounded
 
 
-def with_orders(model, images, found: list) -> list:
+def with_orders(model, images, found: list, key: tuple) -> list:
     """Representations with the order of their rows, or the note that it could not be found.
 
     Args:
         model: the model that they are of.
         images: `DeformedImages`, of which the first and another one are tried.
         found: `Representation`s.
+        key: by which they are kept with the model.
     """
     several = {each.name for each in found if each.rows > 1 and not each.note}
     if not several:
         return found
-    same, other = (
-        _outputs(model, images, pair, several) for pair in ([0, 0], [0, _another(images)])
-    )
-    return [
-        _ordered(each, same[each.name], other[each.name]) if each.name in several else each
-        for each in found
-    ]
+    # What these images do not tell is not kept: others may, and so may other weights.
+    known = kept_with(model, ("orders", *key), dict)
+    missing, untold = several - known.keys(), {}
+    if missing:
+        same, other = (
+            _outputs(model, images, pair, missing) for pair in ([0, 0], [0, _another(images)])
+        )
+        for each in found:
+            if each.name in missing:
+                told = _ordered(each, same[each.name], other[each.name])
+                (untold if told.note == UNTOLD else known)[each.name] = told
+    return [{**known, **untold}.get(each.name, each) for each in found]
 
 
 def _another(images) -> int:
@@ -75,7 +84,7 @@ def _ordered(each, same, other):
         return np.abs(same[rows] - other[rows]).max() <= _TOLERANCE * scale
 
     orders = {"image": slice(None, each.rows), "row": slice(0, None, 2)}
-    for order, rows in orders.items():
-        if stays(rows):
-            return dataclasses.replace(each, order=order)
-    return dataclasses.replace(each, note=MIXED, features=0)
+    possible = [order for order, rows in orders.items() if stays(rows)]
+    if len(possible) == 1:
+        return dataclasses.replace(each, order=possible[0])
+    return dataclasses.replace(each, note=UNTOLD if possible else MIXED, features=0)

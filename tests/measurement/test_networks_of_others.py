@@ -234,6 +234,40 @@ def test_rows_that_are_mixed_get_a_note(images):
     assert "in an order that could not be found" in table.loc["mixed", "note"]
 
 
+@pytest.mark.parametrize("by_window", [False, True])
+def test_images_that_are_all_the_same_do_not_tell_an_order(images, by_window):
+    """ "By image" was taken, and kept for the images of later measurements."""
+    inputs = keras.Input((16, 16, 3))
+    windows = Windows(by_window, name="windows")(inputs)
+    model = keras.Model(inputs, [windows, layers.Flatten(name="flat")(inputs)])
+    same = np.repeat(images[:1], 4, axis=0)
+    table = measured(model, same)
+    assert "order does not show" in table.loc["windows", "note"]
+    assert "constant" in table.loc["flat", "note"]
+    (row,) = ds.measure_equivariance(model, same, DEFORMATION, "windows").note.unique()
+    assert "order does not show" in row
+    table = measured(model, images)
+    expected = by_hand(lambda x: x, images)  # the same pixels in another order
+    assert table.loc["windows", "sensitivity"] == pytest.approx(expected, rel=1e-4)
+    # What images told once is known of those that tell nothing.
+    assert "constant" in measured(model, same).loc["windows", "note"]
+
+
+def test_weights_that_give_all_images_the_same_do_not_tell_an_order(images):
+    inputs = keras.Input((16, 16, 3))
+    tensor = layers.Dense(2, kernel_initializer="zeros", name="inner")(
+        Windows(True, name="windows")(inputs)
+    )
+    model = keras.Model(inputs, [tensor, layers.Flatten(name="flat")(inputs)])
+    note = measured(model, images)["note"]
+    assert "order does not show" in note["inner"]
+    assert note["windows"] == ""
+    randomize(model)
+    kernel, bias = (numpy(x.value) for x in model.get_layer("inner").weights)
+    expected = by_hand(lambda x: x @ kernel + bias, images)
+    assert measured(model, images).loc["inner", "sensitivity"] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("count", [5, 7, 10])
 def test_similarities_within_a_batch_have_no_rows_whatever_its_size(count):
     class Similarities(layers.Layer):
