@@ -18,6 +18,8 @@ _KERNELS = {  # layer class → the attribute that holds its spatial kernel
     layers.SeparableConv2D: "depthwise_kernel",
 }
 
+UNUSED = "it has no kernel: no call of the model has used it"
+
 
 def normalized_total_variation(kernel: Any) -> float:
     """TV(W) / ‖W‖₁ of a kernel (Ruderman et al. 2018): lower is smoother.
@@ -52,7 +54,8 @@ def filter_smoothness(model: keras.Model) -> pd.DataFrame:
     Convolutions are Conv2D, Conv2DTranspose, DepthwiseConv2D, and SeparableConv2D's depthwise part.
 
     Args:
-        model: a built Keras model.
+        model: a built Keras model. A convolution without a kernel, which it does not use, keeps its
+            row, with NaN and a note.
 
     Returns:
         A DataFrame, a row a layer: `layer` (a path, `backbone/block1_conv1`), `layer_index` (number
@@ -70,34 +73,41 @@ def filter_smoothness(model: keras.Model) -> pd.DataFrame:
     smoothness[(smoothness.kernel_height == 3) & (smoothness.kernel_width == 3)]
     ```
     """
+    found = smoothness_table(model)
+    if not len(found):
+        raise ValueError(f"model {model.name!r} has no 2-D convolution, so no filter smoothness")
+    return found
+
+
+def smoothness_table(model) -> pd.DataFrame:
+    """`filter_smoothness`, empty of a model without 2-D convolutions."""
     check_model(model)
     rows = []
     for name, layer in _named_layers(model):
         attribute = next((name for kind, name in _KERNELS.items() if isinstance(layer, kind)), None)
         if attribute is None:
             continue
-        if not layer.built:
+        if not layer.built and not model.built:
             raise ValueError(
                 f"layer {name} has no kernel yet: build the model first, model.build(input_shape) "
                 "or by calling it on images"
             )
-        kernel = getattr(layer, attribute)
-        total_variation, norm, note = _total_variation(kernel)
+        total_variation, norm, note = np.nan, np.nan, UNUSED
+        if layer.built:
+            total_variation, norm, note = _total_variation(getattr(layer, attribute))
         rows.append(
             {
                 "layer": name,
                 "layer_index": len(rows),
                 "layer_type": type(layer).__name__,
-                "kernel_height": kernel.shape[0],
-                "kernel_width": kernel.shape[1],
+                "kernel_height": layer.kernel_size[0],
+                "kernel_width": layer.kernel_size[1],
                 "total_variation": total_variation,
                 "norm": norm,
                 "smoothness": np.nan if note else total_variation / norm,
                 "note": note,
             }
         )
-    if not rows:
-        raise ValueError(f"model {model.name!r} has no 2-D convolution, so no filter smoothness")
     return table(rows, SMOOTHNESS_COLUMNS)
 
 

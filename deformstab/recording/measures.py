@@ -9,7 +9,7 @@ import pandas as pd
 from deformstab.measurement.equivariance import check_flows, equivariance_table
 from deformstab.measurement.perturbations import NoiseKind
 from deformstab.measurement.sensitivity import sensitivity_table
-from deformstab.measurement.smoothness import filter_smoothness
+from deformstab.measurement.smoothness import smoothness_table
 from deformstab.measurement.stability import check_noise, stability_table
 from deformstab.measurement.stimuli import DeformedImages
 from deformstab.tables import (
@@ -18,7 +18,6 @@ from deformstab.tables import (
     SMOOTHNESS_COLUMNS,
     STABILITY_COLUMNS,
     TIME_COLUMNS,
-    table,
 )
 
 MeasureName = Literal["sensitivity", "smoothness", "stability", "equivariance"]
@@ -75,10 +74,7 @@ def _sensitivity(model, given):
 
 
 def _smoothness(model, given):
-    try:
-        return filter_smoothness(model)
-    except ValueError:  # a model without convolutions still has sensitivities
-        return table((), SMOOTHNESS_COLUMNS)
+    return smoothness_table(model)  # empty without convolutions: sensitivities there are still
 
 
 def _stability(model, given):

@@ -224,6 +224,41 @@ def test_a_model_that_is_not_built():
         ds.filter_smoothness(keras.Sequential([layers.Conv2D(2, 3, name="mine")]))
 
 
+@pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras', of what is not used
+@pytest.mark.parametrize(
+    "unused",
+    [
+        layers.Conv2D(2, (3, 2), name="unused"),
+        layers.SeparableConv2D(2, (3, 2), name="unused"),
+        layers.DepthwiseConv2D((3, 2), name="unused"),
+        layers.Conv2DTranspose(2, (3, 2), name="unused"),
+    ],
+)
+def test_a_convolution_that_the_model_does_not_use_keeps_its_row(unused):
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.never = layers.Conv2D(2, 3, name="first"), unused
+            self.last = layers.Conv2D(2, 3, name="last")
+
+        def call(self, images):
+            return self.last(self.first(images))
+
+    model = Model()
+    with pytest.raises(ValueError, match=r"layer first has no kernel yet: build the model"):
+        ds.filter_smoothness(model)
+    model(np.zeros((1, 9, 9, 1), "float32"))
+    table = ds.filter_smoothness(model).set_index("layer")
+    assert sorted(table.index) == ["first", "last", "unused"]
+    row = table.loc["unused"]
+    assert (row["kernel_height"], row["kernel_width"]) == (3, 2)
+    assert np.isnan([row["total_variation"], row["norm"], row["smoothness"]]).all()
+    assert row["note"] == "it has no kernel: no call of the model has used it"
+    for name in ("first", "last"):
+        variation, norm = loop_smoothness(np.asarray(getattr(model, name).kernel, "float64"))
+        assert table.loc[name, "smoothness"] == pytest.approx(variation / norm, rel=1e-12)
+
+
 def test_a_model_without_convolutions():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="dense_only")
     with pytest.raises(ValueError, match="'dense_only' has no 2-D convolution"):

@@ -159,3 +159,28 @@ def test_it_does_not_train_differently():
     keras.utils.set_random_seed(2)
     fit(watched, callback(), epochs=2)
     assert all(map(np.array_equal, plain.get_weights(), watched.get_weights()))
+
+
+@pytest.mark.filterwarnings("ignore:`build:UserWarning")  # Keras', of what is not used
+def test_a_convolution_that_is_not_used_hides_no_other_one(tmp_path):
+    """Whatever was wrong with one, no smoothness was recorded, without a word."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = (keras.layers.Conv2D(3, 3, name=x) for x in ("a", "b"))
+            self.average = keras.layers.GlobalAveragePooling2D()
+
+        def call(self, images):
+            return self.average(self.used(images))
+
+    model, ours = Model(), callback(tmp_path, ("sensitivity", "smoothness"))
+    model.compile("sgd", "mse")
+    fit(model, ours, epochs=1)
+    found = ours.smoothness_table
+    assert found["layer"].tolist() == ["a", "b"] * 2
+    assert found["smoothness"].notna().tolist() == [True, False] * 2
+    expected = ds.normalized_total_variation(model.used.kernel)
+    assert found["smoothness"][2] == pytest.approx(expected)
+    file = read_csv(tmp_path / "table_smoothness.csv")
+    pd.testing.assert_frame_equal(file, found, check_exact=True)
