@@ -13,7 +13,7 @@ from deformstab.measurement.equivariance import check_flows
 from deformstab.measurement.intervals import jackknife_interval
 from deformstab.measurement.layer_distances import MEMORY_LIMIT, check_takes
 from deformstab.measurement.perturbations import Deformation, NoiseKind
-from deformstab.measurement.representations import INPUT, LayerSelection
+from deformstab.measurement.representations import INPUT, LayerSelection, read_once
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stability import check_noise
@@ -98,7 +98,7 @@ def compare_sensitivity(
         check_model(model)
     # Generators cannot be read again, neither of images nor of layers.
     inputs, _ = first_images(images, max_images)
-    layers = layers if layers is None or callable(layers) or isinstance(layers, str) else [*layers]
+    layers = read_once(layers)
     prepared = deformed_images(inputs, deformation, deformations, seed, deformed_input)
     if measure == "equivariance":
         check_flows(prepared)

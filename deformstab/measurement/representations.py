@@ -165,6 +165,12 @@ def _windows(output, batch: int) -> int:
     return max(1, size // batch)
 
 
+def read_once(layers):
+    """What selects layers, for use again and again: several as a list, for a generator has an end."""
+    several = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes))
+    return list(layers) if several else layers
+
+
 def select(found: list[Representation], layers) -> list[Representation]:
     """The representations asked for, in the model's order.
 
@@ -179,8 +185,8 @@ def select(found: list[Representation], layers) -> list[Representation]:
     """
     if layers is None:
         return [each for each in found if not each.repeats]
-    several = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes))
-    selectors = list(layers) if several else [layers]
+    layers = read_once(layers)
+    selectors = layers if isinstance(layers, list) else [layers]
     names = [each.name for each in found if not each.repeats]
     if not selectors:
         raise ValueError(f"layers is empty; pass None for all layers, or some of {_some(names)}")

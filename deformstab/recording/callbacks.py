@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deformstab.measurement.perturbations import Deformation, NoiseKind
-from deformstab.measurement.representations import LayerSelection
+from deformstab.measurement.representations import LayerSelection, read_once
 from deformstab.measurement.sensitivity import check_options, measure_sensitivity
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stimuli import deformed_images
@@ -137,6 +137,7 @@ class SensitivityCallback(keras.callbacks.Callback):
         images = deformed_images(images, **{name: options.arguments[name] for name in names})
         names = ("layers", "metric", "batch_size", "intervals", "memory_limit", "seed")
         options = {name: options.arguments[name] for name in names}
+        options["layers"] = read_once(layers)
         self._given = Stimuli(images, noise=noise, **options)
         self.measures = check_measures(measures, self._given)
         self._recording = Recording(csv_path, self.measures)

@@ -62,6 +62,19 @@ def without_time(table):
     return table.drop(columns=["epoch", "step"]).reset_index(drop=True)
 
 
+@pytest.mark.parametrize("kind", ["generator", "list"])
+def test_layers_are_those_given_at_the_start(images, kind):
+    """A generator was empty at the second measurement; a list may be changed meanwhile."""
+    layers = ["input", "last"]
+    callback = ds.SensitivityCallback(
+        images, layers=iter(layers) if kind == "generator" else layers
+    )
+    model = quick_network()
+    callback.figure = lambda *_: layers.clear()
+    fit(model, [callback], epochs=2)
+    assert callback.table["layer"].tolist() == ["input", "last"] * 3
+
+
 def test_every_epoch_is_measured_and_the_start(images):
     model = network()
     before = ds.measure_sensitivity(model, images)
