@@ -11,9 +11,16 @@ from deformstab.checks import check_model
 from deformstab.measurement.distances import Metric
 from deformstab.measurement.equivariance import check_flows
 from deformstab.measurement.intervals import jackknife_interval
-from deformstab.measurement.layer_distances import MEMORY_LIMIT, check_takes
+from deformstab.measurement.layer_distances import MEMORY_LIMIT, build
 from deformstab.measurement.perturbations import Deformation, NoiseKind
-from deformstab.measurement.representations import INPUT, LayerSelection, read_once
+from deformstab.measurement.representations import (
+    INPUT,
+    LayerSelection,
+    matching,
+    read_once,
+    representations,
+    select,
+)
 from deformstab.measurement.sensitivity import check_options
 from deformstab.measurement.sources import first_images
 from deformstab.measurement.stability import check_noise
@@ -48,8 +55,9 @@ def compare_sensitivity(
 
     Args:
         models: {name: model}, at least two, of the same inputs.
-        images, deformation, layers, metric, deformations, batch_size, seed, deformed_input,
-            max_images, memory_limit, progress: as for `ds.measure_sensitivity`.
+        images, deformation, metric, deformations, batch_size, seed, deformed_input, max_images,
+            memory_limit, progress: as for `ds.measure_sensitivity`.
+        layers: of the reference, as for `ds.measure_sensitivity`; another model need not have all.
         by: which layers are compared. "layer": those of the same name. "depth": of models that are
             built otherwise; a layer of the reference at relative depth t (0 the first row of
             `ds.measure_sensitivity`, 1 the last) with the other model's log sensitivity at t,
@@ -73,7 +81,7 @@ def compare_sensitivity(
 
     Raises:
         ValueError: as `ds.measure_sensitivity` does; fewer than two models; no layer in common but
-            the input.
+            the input; by depth, a model that has none of the `layers`.
 
     Example:
 
@@ -102,12 +110,12 @@ def compare_sensitivity(
     prepared = deformed_images(inputs, deformation, deformations, seed, deformed_input)
     if measure == "equivariance":
         check_flows(prepared)
-    if measure != "smoothness":  # before the first of them is measured
-        for model in models.values():
-            check_takes(model, prepared)
     options = metric, batch_size, memory_limit, progress
+    # Filters depend on no deformation, nor on the dtype of the input.
+    probed = prepared.with_perturbations() if measure == "smoothness" else prepared
+    chosen = _layers_of_each(models, probed, layers, by)
     summaries = {
-        name: layer_summaries(model, prepared, layers, measure, noise, seed, *options)
+        name: layer_summaries(model, prepared, chosen[name], measure, noise, seed, *options)
         for name, model in models.items()
     }
     reference, *others = models
@@ -119,6 +127,49 @@ def compare_sensitivity(
         row |= {"metric": metric, "images": len(prepared), "deformations": deformations}
     names = {"sensitivity": value, "reference_sensitivity": f"reference_{value}"}
     return table(rows, {names.get(key, key): kind for key, kind in COMPARISON_COLUMNS.items()})
+
+
+def _layers_of_each(models, images, layers, by) -> dict:
+    """Which layers to measure of each model; all are checked before any is measured, which is long.
+
+    Of another model than the reference: what the selectors match, and, by layer, the partners of
+    what they match in the reference, whose automatic names may be others.
+    """
+    reference, *others = models
+    for model in models.values():
+        build(model, images)
+    found = {name: representations(model, images) for name, model in models.items()}
+    selected = select(found[reference], layers)
+    chosen = {reference: layers}
+    for other in others:
+        chosen[other] = layers
+        if layers is not None:
+            selectors = layers if isinstance(layers, list) else [layers]
+            chosen[other] = matching(found[other], selectors)
+            if by == "layer":
+                names = {each.name for each in selected}
+                pairs = _pairs(found[reference], found[other])
+                chosen[other] += [
+                    match.name for here, match in pairs if match and here.name in names
+                ]
+        if by == "layer":
+            there = select(found[other], chosen[other]) if chosen[other] != [] else []
+            _check_common(_pairs(selected, there), (other, reference))
+        elif chosen[other] == []:
+            raise ValueError(
+                f"model {other!r} has none of the layers {[each.name for each in selected]} of "
+                f"{reference!r}: pass layers that match in both, such as a pattern or a class, or None"
+            )
+    return chosen
+
+
+def _check_common(pairs, names) -> None:
+    """Refuses models that have nothing in common but an input, whose sensitivity is the same."""
+    if not any(match for here, match in pairs if here.name != INPUT or len(pairs) == 1):
+        raise ValueError(
+            f"models {names[0]!r} and {names[1]!r} have no layer name in common: pass "
+            'by="depth" to compare layers at the same relative depth'
+        )
 
 
 def _pairs(reference, other) -> list:
@@ -148,12 +199,7 @@ def _compared(reference, other, by, names, value) -> list[dict]:
         ]
     else:
         pairs = _pairs(reference, other)
-        # Every model has an input, whose sensitivity is the same.
-        if not any(match for here, match in pairs if here.name != INPUT or len(pairs) == 1):
-            raise ValueError(
-                f"models {names[0]!r} and {names[1]!r} have no layer name in common: pass "
-                'by="depth" to compare layers at the same relative depth'
-            )
+        _check_common(pairs, names)  # again: of smoothness, only convolutions are left
     rows = []
     for (here, match), depth in zip(pairs, depths):
         match = match or Summary(0, here.name, f"no layer of this name in {names[0]}")

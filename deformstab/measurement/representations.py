@@ -203,6 +203,11 @@ def select(found: list[Representation], layers) -> list[Representation]:
     return [found[place] for place in sorted(chosen)]
 
 
+def matching(found: list[Representation], selectors: list) -> list:
+    """Those of several selectors that match a representation."""
+    return [each for each in selectors if any(_matches(one, each) for one in found)]
+
+
 def _some(names) -> str:
     """Names in a row, of many the first and the last."""
     if len(names) > 40:

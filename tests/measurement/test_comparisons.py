@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import scipy.stats
-from helpers import BACKEND, natural_images, needs_tensorflow, numpy
+from helpers import BACKEND, natural_images, needs_tensorflow, numpy, randomize
 from keras import layers
 
 import deformstab as ds
@@ -438,10 +438,66 @@ def test_what_is_no_comparison(images, two, monkeypatch):
         ds.sensitivity_by_strength(two["one"], images, [1], metric="l2")
 
 
-def test_unknown_layers_of_one_of_the_models(images, two):
+@pytest.fixture
+def unmeasured(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model was measured before all were checked")
+
+    monkeypatch.setattr(comparisons, "layer_summaries", refuse)
+
+
+@pytest.mark.parametrize("by", ["layer", "depth"])
+def test_unknown_layers_are_refused_before_any_model_is_measured(images, two, unmeasured, by):
     models = {**two, "deep": network(depth=3)}
-    with pytest.raises(ValueError, match=r"unknown layers \['conv3'\]"):
-        ds.compare_sensitivity(models, images, layers=["conv1", "conv3"])
+    for which in (["conv1", "conv3"], ["conv1", "nothing"], "conv3", []):  # not of the reference
+        with pytest.raises(
+            ValueError, match=r"unknown layers \['(conv3|nothing)'\]|layers is empty"
+        ):
+            ds.compare_sensitivity(models, images, layers=which, by=by)
+
+
+def test_models_without_a_common_layer_are_refused_before_any_is_measured(images, two, unmeasured):
+    models = {"deep": network(depth=3), **two}
+    with pytest.raises(ValueError, match=r"'one' and 'deep' have no layer name in common"):
+        ds.compare_sensitivity(models, images, layers=["conv3"])
+    with pytest.raises(ValueError, match=r"'one' has none of the layers \['conv3'\] of 'deep'"):
+        ds.compare_sensitivity(models, images, layers=["conv3"], by="depth")
+    with pytest.raises(ValueError, match=r"'b' and 'a' have no layer name in common"):
+        ds.compare_sensitivity({"a": chain(2.0), "b": chain(layers.Flatten())}, images)
+
+
+@pytest.mark.parametrize("measure", ["sensitivity", "smoothness"])
+def test_a_named_layer_that_another_model_lacks_keeps_its_row(images, two, measure):
+    models, options = {"deep": network(seed=3, depth=3), **two}, {"measure": measure}
+    table = ds.compare_sensitivity(models, images, layers=["conv1", "conv3"], **options)
+    assert table["layer"].tolist() == ["conv1", "conv3"] * 2
+    assert table["note"].tolist() == ["", "no layer of this name in one"] + [
+        *("", "no layer of this name in two")
+    ]
+    whole = ds.compare_sensitivity(models, images, **options)
+    numbers = [measure, f"reference_{measure}", "difference", "ratio"]
+    expected = whole[whole["layer"].isin(["conv1", "conv3"])]
+    np.testing.assert_allclose(table[numbers], expected[numbers], rtol=1e-5)
+
+
+def test_a_named_layer_that_another_model_lacks_has_its_depth(images, two):
+    models = {"deep": network(seed=3, depth=3), **two}
+    table = ds.compare_sensitivity(models, images, layers=["conv1", "conv3"], by="depth")
+    only = ds.measure_sensitivity(two["one"], images, layers="conv1")["sensitivity"][0]
+    assert table["layer"].tolist() == ["conv1", "conv3"] * 2
+    np.testing.assert_allclose(table["sensitivity"][:2], [only, only], rtol=1e-5)
+
+
+def test_layers_of_automatic_names_are_met_by_the_order_of_calls(images):
+    models = {name: chain(layers.Conv2D(2, 3), layers.Conv2D(3, 3)) for name in ("a", "b")}
+    for seed, model in enumerate(models.values()):
+        randomize(model, seed)
+    second, other = (model.layers[2].name for model in models.values())
+    assert second != other
+    row = ds.compare_sensitivity(models, images, layers=["input", second]).iloc[1]
+    expected = ds.measure_sensitivity(models["b"], images, layers=other)["sensitivity"][0]
+    assert (row["layer"], row["note"]) == (second, "")
+    assert row["sensitivity"] == pytest.approx(expected, rel=1e-5)
 
 
 # ---- strengths ----
