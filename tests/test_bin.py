@@ -383,7 +383,7 @@ def test_ctrl_c_says_that_finished_runs_are_kept(call, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reproduction.runs, "_run", stop)
-    monkeypatch.setattr(reproduction, "_check", lambda experiments: None)
+    monkeypatch.setattr(reproduction, "_check_data", lambda experiments: None)
     status, _ = call("reproduce_figures", "--figures=5a")
     assert "kept" in status
 

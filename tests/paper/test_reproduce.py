@@ -714,7 +714,7 @@ def test_the_results_that_are_committed_are_of_the_preset_as_it_is():
 
 def test_what_a_kill_left_half_written_goes_and_nothing_else_does(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduction, "_run", lambda *_: None)
-    monkeypatch.setattr(reproduction, "_check", lambda *_: None)
+    monkeypatch.setattr(reproduction, "_check_data", lambda *_: None)
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / ".provenance.json.ab12_xyz").write_text("{")  # the very first write of all

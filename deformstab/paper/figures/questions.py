@@ -1,4 +1,4 @@
-"""The open questions: two panels, and below them every statistic with its interval."""
+"""The open questions: two panels, and below them what decides, with its interval."""
 
 import numpy as np
 import pandas as pd
@@ -48,8 +48,14 @@ _PANELS = {
         ),
     ),
     "3": tuple(
-        (f"{shuffle} shuffled", "question_shuffles", "ratio", "sensitivity / intact", which)
-        for shuffle, which in ((name, {"shuffle": name}) for name in (CHANNELS, TAPS))
+        (
+            f"{what} shuffled",
+            "question_shuffles",
+            "ratio",
+            "sensitivity / intact",
+            {"shuffle": name},
+        )
+        for name, what in ((CHANNELS, "channels"), (TAPS, "taps (places of weights)"))
     ),
     "4": tuple(
         (_WHEN[phase], "question_worst", "ratio", "worst / mean", {"phase": phase, "within": "rms"})
@@ -81,8 +87,8 @@ _SAID = {
 
 
 def plot(results, target):
-    table = _ratios(_of_question(results, target))
-    height = 2.5 + 0.14 * max(6, len(table)) + 0.5
+    table = _deciding(_of_question(results, target))
+    height = 2.5 + 0.36 * max(3, len(table)) + 0.5
     ratios = {"height_ratios": [2.3, height - 2.7]}
     fig, axes = style.figure(7.2, height, nrows=2, ncols=2, gridspec_kw=ratios)
     with style.context():
@@ -90,11 +96,15 @@ def plot(results, target):
             _over_layers(axis, letter, results, *panel)
         if target == "6":
             _law(axes[0], results)
+        else:  # the same number in both
+            axes[0, 1].sharey(axes[0, 0])
+            axes[0, 0].autoscale(axis="y")
         grid = axes[1, 0].get_gridspec()
         for axis in axes[1]:
             axis.remove()
         below = fig.add_subplot(grid[1, :])
-        style.panel(below, "c", "ratios" if target == "6" else "ratios, means over layers")
+        means = "" if target == "6" else ", means over layers"
+        style.panel(below, "c", f"what decides: ratios{means}")
         if len(table):
             _intervals(below, table)
         else:
@@ -160,21 +170,20 @@ def _few_ticks(axis, values):
 
 
 def _intervals(whole, table):
-    """A row a statistic, what decides in colour and with its verdict; its words left of the axis."""
+    """A row a statistic, with its verdict and the bounds of that; its words left of the axis."""
     whole.set_axis_off()
-    axis = whole.inset_axes([0.56, 0, 0.27, 1])
+    axis = whole.inset_axes([0.5, 0, 0.3, 1])
+    colour = style.KIND_COLOURS["strided"]
     places = np.arange(len(table))[::-1]
     for place, row in zip(places, table.itertuples()):
-        colour = style.KIND_COLOURS["strided"] if row.decisive else "0.5"
         bars = None if np.isnan(row.low) else [[row.value - row.low], [row.high - row.value]]
         look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1}
         axis.errorbar([row.value], [place], xerr=bars, **look)
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        words = {"va": "center", "fontsize": 5.5, "color": colour}
+        words = {"va": "center", "fontsize": 7, "color": colour}
         axis.annotate(row.verdict, (1, place), xytext=(4, 0), **where, **words)
-        if row.decisive:
-            bounds = _RULES[row.asks].bounds
-            axis.vlines(bounds, place - 0.4, place + 0.4, color="0.6", linewidth=0.8, zorder=0)
+        bounds = _RULES[row.asks].bounds
+        axis.vlines(bounds, place - 0.4, place + 0.4, color="0.6", linewidth=0.8, zorder=0)
     axis.axvline(1, color="0.15", linewidth=0.7, zorder=0)
     ends = table[["value", "low", "high"]].to_numpy()
     low, high = np.clip([np.nanmin(ends) / 1.05, np.nanmax(ends) * 1.05], *_WIDEST)
@@ -183,8 +192,8 @@ def _intervals(whole, table):
     axis.set(xscale="log", xlim=(low, high), xlabel="ratio")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
-    axis.set_yticks(places, [f"{row.what} · {row.condition}" for row in table.itertuples()])
-    axis.tick_params(axis="y", labelsize=5, length=0)
+    axis.set_yticks(places, [f"{row.what}\n{row.condition}" for row in table.itertuples()])
+    axis.tick_params(axis="y", labelsize=6.5, length=0)
     axis.set_ylim(-0.7, len(table) - 0.3)
 
 
@@ -211,9 +220,11 @@ def _of_question(results, target) -> pd.DataFrame:
     return table[(table["question"] == target) & (table["seeds"] > 0)] if len(table) else table
 
 
-def _ratios(table) -> pd.DataFrame:
-    """Those that stand on an axis of ratios."""
-    return table[table["asks"].map(lambda asks: _RULES[asks].ratios)] if len(table) else table
+def _deciding(table) -> pd.DataFrame:
+    """Those that decide, and stand on an axis of ratios."""
+    if not len(table):
+        return table
+    return table[table["decisive"] & table["asks"].map(lambda asks: _RULES[asks].ratios)]
 
 
 def caption(results, target):
@@ -225,14 +236,14 @@ def caption(results, target):
     if len(training):
         sizes = ", ".join(f"{size}" for size in sorted(set(training["train_images"])))
         seeds = training["seed"].nunique()
-        asked = f" {len(training)} networks of {seeds} seeds, {sizes} training images."
+        asked = f" {len(training)} networks of {seeds} seed{'s' * (seeds > 1)}, {sizes} training images."
     questions_asked = " ".join(dict.fromkeys(table["asks"])) if len(table) else ""
     bands, means = "Bands: ±2 standard deviations over seeds.", "Means over layers of logs"
     if target == "6":
         bands, means = "Lines: means over seeds.", f"{_slope(table)}Means of logs over networks"
     return (
         f"{questions_asked} (a, b) {_SAID[target]} {bands}{asked} (c) {means}, one a seed, with 95 % "
-        "intervals (Student's t); in colour what decides, beside it in grey the bounds between verdicts."
+        "intervals (Student's t), and in grey the bounds between verdicts; claims.md has all rows."
     ).strip()
 
 
@@ -240,7 +251,7 @@ def _slope(table) -> str:
     """What decides and is no ratio, in words."""
     if not len(table):
         return ""
-    beside = table[table["decisive"] & ~table["asks"].isin(_ratios(table)["asks"])]
+    beside = table[table["decisive"] & ~table["asks"].isin(_deciding(table)["asks"])]
     return "".join(
         f"{row.what[0].upper()}{row.what[1:]}: {row.value:.2f} ({row.low:.2f} to {row.high:.2f}), "
         f"{row.verdict}. "

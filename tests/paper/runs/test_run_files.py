@@ -80,7 +80,7 @@ def test_every_committed_file_of_a_run_is_accepted_with_all_its_rows(tmp_path):
         with pytest.raises(ValueError, match=r"its (seed|network) is"):
             read_run(path, of_another_seed(this))
         count += 1
-    assert count == 322
+    assert count == 324
 
 
 # ---- one file, changed ----
@@ -301,7 +301,7 @@ def made(monkeypatch):
         return tracked_run(this), 0.5
 
     monkeypatch.setattr(runs, "_run", run)
-    monkeypatch.setattr(reproduction, "_check", lambda experiments: None)
+    monkeypatch.setattr(reproduction, "_check_data", lambda experiments: None)
     return called, after
 
 
