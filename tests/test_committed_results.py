@@ -214,6 +214,8 @@ def test_the_page_on_convolution_has_the_gains_of_the_tables():
     made = "maximum of the map", "made of turns"
     baseline, *_ = interval(*made, "rotation", "gain_baseline")
     assert f"distances between images are {baseline:.2f} times" in PAGE
+    whole = map(told, interval("map", "made of turns", "rotation"))
+    assert "pays nothing that is clear: {} times ({} to {})".format(*whole) in PAGE
     text = "they are {:.1f} times as sensitive ({:.1f} to {:.1f})"
     assert text.format(*interval(*made, "rotation")) in PAGE
     assert (table.loc[(*made, "quarter turn"), "gain"] < 1e-6).all()

@@ -168,7 +168,8 @@ def test_the_readme_counts_the_verdicts_that_there_are():
     verdicts = read_csv(ROOT / "results/cifar10-small/tables/claims.csv")["verdict"].value_counts()
     words = {3: "three", 10: "Ten"}
     sentence = (
-        f"{words[verdicts['reproduced']]} hold, {words[verdicts['not reproduced']]} do not, and one"
+        f"{words[verdicts['reproduced']]} come out as claimed, "
+        f"{words[verdicts['not reproduced']]} do not, and one"
     )
     assert verdicts["not tested"] == 1
     assert sentence in " ".join(README.split())

@@ -31,7 +31,7 @@ def plot(results):
         ("one kernel for all places", "note_sharing", _sharing),
         ("convolution only moves", "note_symmetries", _symmetries),
         ("maxima that stay", "note_maxima", _maxima),
-        ("pooling saves work", "note_units", _units),
+        ("a stride saves work", "note_units", _units),
         ("learned by groups of filters?", "note_gains", _gains),
     )
     with style.context():
