@@ -98,8 +98,13 @@ def build(model, images) -> None:
         kept_with(model, "called", lambda: model(some, training=False) is not None)
 
 
-def check_takes(model, images) -> None:
+def check_takes(model, images, whole: bool | None = None) -> None:
     """Refuses a model that does not take such images as they are.
+
+    Args:
+        model: a Keras model.
+        images: `DeformedImages`.
+        whole: whether all pixels stay integers where they are; by default what perturbations say.
 
     Raises:
         ValueError: it is no Keras model, takes images where videos come, or integers where pixels
@@ -107,21 +112,35 @@ def check_takes(model, images) -> None:
     """
     check_model(model)
     own = _input_of(model, images)
-    if own is None:
-        return
     shape = images.inputs[images.place].shape
-    if len(shape) == 5 and len(own.shape) == 4:  # of images, a batch too many; videos have models
+    if own is not None and len(shape) == 5 and len(own.shape) == 4:  # videos have models
         raise ValueError(
             f"images must be a batch as the model takes it, {tuple(own.shape)}, received shape {shape}"
         )
-    whole = all(getattr(each, "whole", False) for each in images.perturbations)
+    if whole is None:
+        whole = all(getattr(each, "whole", False) for each in images.perturbations)
+    if whole:
+        return
     # Keras casts without a word: pixels would be cut, noise below zero wrap, gradients be zero.
-    if not whole and not keras.backend.is_float_dtype(own.dtype):
-        raise ValueError(
-            f"the model takes images as {own.dtype} (its input {own.name!r}), which deformed pixels "
-            "and noise, being fractions, would be cut to: make one of a float input, by "
-            "keras.models.clone_model(model, input_tensors=keras.Input(…)) and set_weights"
-        )
+    for each in [*([] if own is None else [own]), *_inner_inputs(model, shape)]:
+        if not keras.backend.is_float_dtype(each.dtype):
+            raise ValueError(
+                f"the model takes images as {each.dtype} (its input {each.name!r}), which deformed "
+                "pixels and noise, being fractions, would be cut to: make one of a float input, by "
+                "keras.models.clone_model(model, input_tensors=keras.Input(…)) and set_weights"
+            )
+
+
+def _inner_inputs(model, shape) -> list:
+    """Those of models within a model that take what has the shape of its images."""
+    inner = [x for x in model._flatten_layers(include_self=False) if isinstance(x, keras.Model)]
+    taken = [x for each in inner for x in keras.tree.flatten(getattr(each, "inputs", None) or [])]
+    return [
+        each
+        for each in taken
+        if len(each.shape) == len(shape)
+        and all(x in (None, y) for x, y in zip(each.shape[1:], shape[1:]))
+    ]
 
 
 def _input_of(model, images):

@@ -12,7 +12,7 @@ from deformstab.deformations.splines import control_grid
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
 from deformstab.deformations.warp import warp
 from deformstab.measurement.grids import Grid, layer_grids
-from deformstab.measurement.layer_distances import measured_layers
+from deformstab.measurement.layer_distances import check_takes, measured_layers
 from deformstab.measurement.representations import Representation
 
 _INSERTIONS = 8
@@ -24,6 +24,7 @@ def measured_maps(model, images, layers, metric, border, batch_size, memory_limi
     Yields:
         (number of the row, `LayerDistances`, `Grid` or note), for each metric, in any order.
     """
+    check_takes(model, images, whole=False)  # what is probed to find the grid of a layer is not
     grids = {}
 
     def moving(chosen):

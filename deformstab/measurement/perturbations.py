@@ -95,6 +95,12 @@ class Drawn:
     def draws(self) -> int:
         return keras.tree.flatten(self.parameters)[0].shape[1]
 
+    @property
+    def whole(self) -> bool:
+        """Whether pixels only change places, so that integers stay integers."""
+        nearest = getattr(self.deformation, "interpolation", None) == "nearest"
+        return nearest or bool(getattr(self.deformation, "integer", False))
+
     def chosen(self, images, draws, frames: int = 1):
         """The parameters of some images and draws, each for so many frames: [b · k · frames, …]."""
 
@@ -162,6 +168,11 @@ class Given:
     @property
     def draws(self) -> int:
         return self.deformed.shape[1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether what the function gave are integers."""
+        return np.array_equal(self.deformed, np.rint(self.deformed))
 
     def moved(self, part, images, draws):
         some = self.deformed[images][:, draws]

@@ -186,7 +186,7 @@ def worst_deformations(
     available = representations(model, prepared)
     chosen = [_chosen(available, layer) for layer in layers]
     kinds = [PREDICTION if _is_prediction(layer) else metric for layer in layers]
-    measured = [each for each, kind in zip(chosen, kinds) if kind != PREDICTION]
+    measured = {x.name: x for x, kind in zip(chosen, kinds) if kind != PREDICTION}.values()
     count, deformation = len(prepared), prepared.deformation
     planned_passes(measured, count, memory_limit)  # for baselines: refused before the search
     labels = own_labels if labels is None else labels
@@ -222,8 +222,8 @@ def worst_deformations(
                 )
                 rows.keep(now, objective, chance, found)
     options = (metric,), batch_size, memory_limit, lambda share: None
-    distances = dict(layer_distances(model, prepared, measured, *options)) if measured else {}
-    pairs, of_layers = [], (distances[place] for place in range(len(measured)))
+    found = layer_distances(model, prepared, [*measured], *options) if measured else ()
+    pairs, distances = [], {layer.representation.name: layer for _, layer in found}
     for each, rows, kind in zip(chosen, every, kinds):
         worst = rows.worst.reshape(count, *deformation.field.shape)
         columns = columns_of(prepared, each, worst, rows, passes, within, kind)
@@ -231,7 +231,7 @@ def worst_deformations(
             columns |= rows.answered(labels)
             frame = table(columns, WORST_PREDICTION_COLUMNS)
         else:
-            columns |= rows.over(next(of_layers), kind, columns["note"])
+            columns |= rows.over(distances[each.name], kind, columns["note"])
             frame = table(columns, WORST_COLUMNS)
         pairs.append((frame, worst.astype("float32")))
     return pairs

@@ -57,12 +57,55 @@ def test_refused_before_anything_is_deformed(pixels, monkeypatch, measure, dtype
         measure(network(dtype), pixels)
 
 
+@pytest.mark.parametrize("outer", ["sequential", "functional"])
+def test_also_where_a_model_within_takes_them(pixels, outer):
+    inner = network()
+    if outer == "sequential":
+        model = keras.Sequential([inner])
+    else:
+        image = keras.Input((SIZE, SIZE, 3))
+        model = keras.Model(image, inner(layers.Rescaling(1.0)(image)))
+    with pytest.raises(ValueError, match=r"takes images as uint8 \(its input 'image'\)"):
+        ds.measure_sensitivity(model, pixels)
+
+
+def test_integers_of_other_shapes_within_are_no_images(pixels):
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = keras.Model(tokens, layers.Flatten()(layers.Embedding(7, 2)(tokens)))
+    image, words = keras.Input((SIZE, SIZE, 3)), keras.Input((5,), dtype="int32")
+    maps = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3, name="conv")(image))
+    model = keras.Model([image, words], layers.Concatenate()([maps, embedded(words)]))
+    table = ds.measure_sensitivity(model, [pixels, np.zeros((4, 5), "int32")], layers=["conv"])
+    assert table["sensitivity"].gt(0).all()
+
+
 def test_of_several_models_before_the_first_is_measured(pixels, monkeypatch):
     monkeypatch.setattr(layer_distances, "layer_distances", None)
     models = {"floats": network("float32"), "integers": network()}
     for measure in ("sensitivity", "stability", "equivariance"):
         with pytest.raises(ValueError, match="takes images as uint8"):
             ds.compare_sensitivity(models, pixels, measure=measure)
+
+
+@pytest.mark.parametrize(
+    "deformation",
+    [
+        ds.RandomTranslation(2.0, integer=True, padding="circular"),
+        ds.RandomDeformation(3, 2.0, "nearest"),
+        lambda images, seed: images[:, :, ::-1],
+    ],
+)
+def test_pixels_that_only_change_places_stay_integers(pixels, deformation):
+    floats, integers = (
+        ds.measure_sensitivity(network(dtype), pixels, deformation)
+        for dtype in ("float32", "uint8")
+    )
+    np.testing.assert_allclose(integers["sensitivity"], floats["sensitivity"], rtol=1e-5)
+    noisy = lambda images, seed: images + 0.5
+    with pytest.raises(ValueError, match="takes images as uint8"):
+        ds.measure_sensitivity(network(), pixels, noisy)
+    with pytest.raises(ValueError, match="takes images as uint8"):  # beside noise
+        ds.measure_stability(network(), pixels, deformation)
 
 
 def test_what_makes_no_fractions(pixels):

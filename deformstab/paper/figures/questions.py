@@ -173,7 +173,7 @@ def _intervals(whole, table):
     """A row a statistic, with its verdict and the bounds of that; its words left of the axis."""
     whole.set_axis_off()
     axis = whole.inset_axes([0.5, 0, 0.3, 1])
-    colour = style.KIND_COLOURS["strided"]
+    colour = "0.15"  # of no kind
     places = np.arange(len(table))[::-1]
     for place, row in zip(places, table.itertuples()):
         bars = None if np.isnan(row.low) else [[row.value - row.low], [row.high - row.value]]
@@ -237,7 +237,9 @@ def caption(results, target):
         sizes = ", ".join(f"{size}" for size in sorted(set(training["train_images"])))
         seeds = training["seed"].nunique()
         asked = f" {len(training)} networks of {seeds} seed{'s' * (seeds > 1)}, {sizes} training images."
-    questions_asked = " ".join(dict.fromkeys(table["asks"])) if len(table) else ""
+    questions_asked = ""
+    if len(table):
+        questions_asked = " ".join(dict.fromkeys(table.loc[table["decisive"], "asks"]))
     bands, means = "Bands: ±2 standard deviations over seeds.", "Means over layers of logs"
     if target == "6":
         bands, means = "Lines: means over seeds.", f"{_slope(table)}Means of logs over networks"

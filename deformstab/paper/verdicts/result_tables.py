@@ -100,10 +100,14 @@ class Results:
         return f"{count} photographs of {datasets.title('folder', self.preset.pretrained_images)}"
 
     def seeds(self, study: str) -> int:
-        """How many seeds the runs of a study have; before there are runs, are to have."""
+        """How many seeds of a study have all its networks; before there are runs, are to have."""
         rows = self._select("training", study=study)
         rows = self._select("sensitivity", study=study) if rows.empty else rows
-        return self.preset.seeds if rows.empty else rows["seed"].nunique()
+        if rows.empty:
+            return self.preset.seeds
+        networks = rows[[*RUN_COLUMNS]].drop_duplicates()
+        whole = len(networks.drop(columns="seed").drop_duplicates())
+        return int((networks.groupby("seed").size() == whole).sum())
 
     def measured_images(self, study: str) -> int:
         """How many images the sensitivities of a study were measured on."""

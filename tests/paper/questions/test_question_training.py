@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import deformstab as ds
+from deformstab.measurement.worst_case import worst_deformations
 from deformstab.paper.questions import logits, moving, worst
 
 
@@ -47,6 +48,14 @@ def test_layers_together_are_what_each_is_alone(measured):
         for name in ("mean", "best_of_k", "search", "worst", "mean_sensitivity"):
             np.testing.assert_allclose(row[name], alone[name].mean(), rtol=1e-5)
         np.testing.assert_allclose(displacements[layer], found, atol=1e-6)
+
+
+def test_a_layer_that_is_named_twice_has_two_tables(measured):
+    model, images, deformation, *_ = measured
+    options = {"steps": 1, "starts": 1, "progress": False}
+    layers = ["block1_conv1", "block1_conv1"]
+    once, again = worst_deformations(model, images, layers, deformation, "rms", **options)
+    pd.testing.assert_frame_equal(once[0], again[0])
 
 
 def test_a_row_counts_images_that_could_be_measured():
