@@ -378,7 +378,8 @@ def test_the_figure_shows_the_tables(target, monkeypatch):
     results = made({("noise", "max"): -0.3})
     whole = questions(results)
     monkeypatch.setattr(figure, "questions", lambda of: whole if of is results else None)
-    table = whole[whole["question"] == target]
+    table = whole[(whole["question"] == target) & whole["decisive"]]
+    assert 0 < len(table) < (whole["question"] == target).sum()
     plot = figure.plot(results, target)
     first, second, below = plot.axes
     assert first.get_title(loc="left").startswith("(a)")
@@ -388,7 +389,7 @@ def test_the_figure_shows_the_tables(target, monkeypatch):
     verdicts = [text.get_text() for text in inner.texts]
     assert verdicts == list(table["verdict"])
     labels = [label.get_text() for label in inner.get_yticklabels()]
-    assert labels == [f"{row.what} · {row.condition}" for row in table.itertuples()]
+    assert labels == [f"{row.what}\n{row.condition}" for row in table.itertuples()]
     name, column, which = {
         "1": ("question_noise", "relative_stability", (("metric", "euclidean"),)),
         "2": ("question_shifts", "sensitivity", (("change", "whole pixel"),)),
@@ -405,7 +406,10 @@ def test_the_figure_shows_the_tables(target, monkeypatch):
         len(line.get_ydata()) == len(expected) and np.allclose(line.get_ydata(), expected)
         for line in second.lines
     )
+    assert first.get_ylim() == second.get_ylim()
     caption = figure.caption(results, target)
+    asked = {each for each in set(whole["asks"]) if each in caption}
+    assert asked == set(table["asks"])  # no question that the figure does not show
     count = 30 if target == "2" else 25
     assert f"{count} networks of 5 seeds, 40 training images" in caption
     style.plt.close(plot)
