@@ -214,3 +214,17 @@ def test_a_description_names_data_network_and_training(study, parts):
         text = results.describe(study)
         for part in parts:
             assert part in text
+
+
+def test_seeds_are_those_of_which_every_network_is_there():
+    results = made_results(small_preset(seeds=3), studies=("main", "filters"))
+    assert (results.seeds("main"), results.seeds("filters")) == (3, 3)
+    assert results.seeds("large") == 3  # that are to be run
+    last = {"study": "main", "downsampling": "max", "seed": 2}
+    tables = {
+        name: table[~np.logical_and.reduce([table[key] == last[key] for key in last])]
+        for name, table in results.tables.items()
+    }
+    partial = Results(results.preset, tables)
+    assert (partial.seeds("main"), partial.seeds("filters")) == (2, 3)
+    assert "2 seeds" in partial.describe("main")
