@@ -77,8 +77,8 @@ def _condition(row) -> str:
         statistics = "of the batch" if row["batch_statistics"] else "moving averages"
         return f"{kind}, {row['input_scaling']}, {statistics}"
     named = f"{kind}, {row['choice']}" if row["choice"] else kind
-    strength = row["class_displacement"]  # of recipes of tasks
-    return named if pd.isna(strength) else f"{named}, C = {strength:g} px"
+    strength = row["class_displacement"]  # of recipes of tasks; 0 where classes are not deformed
+    return f"{named}, C = {strength:g} px" if strength else named
 
 
 def _over_seeds(table) -> pd.DataFrame:

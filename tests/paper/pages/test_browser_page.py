@@ -79,7 +79,8 @@ def test_training_has_its_steps():
         [
             {
                 **{"study": "main", "task": "true_labels", "downsampling": "max", "choice": ""},
-                **{"seed": seed, "step": step, "layer": "a", "layer_index": 0},
+                **{"class_displacement": 0.0, "seed": seed, "step": step},
+                **{"layer": "a", "layer_index": 0},
                 **{"quantity": quantity, "value": value},
             }
             for seed in (0, 1)
