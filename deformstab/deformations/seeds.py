@@ -14,7 +14,10 @@ _STEP = 256  # by how much TensorFlow's operation moves the counter on
 
 
 def checked_seed(seed) -> int:
-    """A seed given as an integer of any kind, as an int; refuses what is none."""
+    """A seed given as an integer of any kind, as an int; refuses what is none.
+
+    Of a draw. Who takes `None` as well asks for it before.
+    """
     try:
         # NumPy's booleans, and Python's, would pass for 0 and 1.
         number = None if isinstance(seed, (bool, np.bool_)) else operator.index(seed)
@@ -23,8 +26,9 @@ def checked_seed(seed) -> int:
     known = np.iinfo("uint32" if keras.backend.backend() == "jax" else "int64")
     if number is None or not known.min <= number <= known.max:
         raise ValueError(
-            f"seed must be None or an integer from {known.min} to {known.max} (in draw and in a "
-            f"call, also a scalar integer tensor), received {seed!r}"
+            f"seed must be an integer from {known.min} to {known.max} (of a layer, its draw and its "
+            "call also None, for other draws each time; of the latter two also a scalar integer "
+            f"tensor), received {seed!r}"
         )
     return number
 

@@ -198,7 +198,9 @@ def layer_distances(
     """
     count, memory_limit = len(images), min(memory_limit, 1 << 60)  # infinity has no whole parts
     measurable = [each for each in layers if not each.note]
-    passes = planned_passes(measurable, count, memory_limit)
+    copies = moving.copies if moving else 1
+    passes = planned_passes(measurable, count, memory_limit, copies)
+    memory_limit /= copies
     work = count * (len(passes) + 2 * images.draws)  # to deform costs about what a pass does
 
     def run(measured, spans, deform):

@@ -32,7 +32,7 @@ def measured_maps(model, images, layers, metric, border, batch_size, memory_limi
         cropped = [_cropped(each, grids[each.name], border) for each in chosen]
         return cropped, Moving(images, cropped, grids)
 
-    options = metric, batch_size, memory_limit / 2, progress, moving  # predicted maps, as large
+    options = metric, batch_size, memory_limit, progress, moving
     for place, layer in measured_layers(model, images, layers, *options):
         yield place, layer, grids[layer.representation.name]
 
@@ -89,7 +89,10 @@ class Moving:
     Attributes:
         places: name → (number of its grid, slices of what is compared).
         grids: the different grids, in the order of the flows that the pass takes.
+        copies: of what is measured, held at once: the predicted maps are as large.
     """
+
+    copies = 2
 
     def __init__(self, images, chosen, grids):
         self.grids, self.places = [], {}

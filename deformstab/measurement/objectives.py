@@ -38,7 +38,8 @@ class Objective:
         self.target = self.zero_rows = self.rows(zero)
         if kind == PREDICTION:
             rows = ops.convert_to_numpy(self.zero_rows)
-            self.broken, self.answers = ~np.isfinite(rows).all(axis=1), rows.argmax(axis=1)
+            # A class of -∞ is one that the model rules out; NaN is the largest of its row.
+            self.broken, self.answers = ~np.isfinite(rows.max(axis=1)), rows.argmax(axis=1)
             self.target = ops.one_hot(ops.convert_to_tensor(self.answers), rows.shape[1])
         else:
             squares = ops.convert_to_numpy(ops.max(ops.abs(self.zero_rows), axis=1))
@@ -224,6 +225,6 @@ def _margin(rows, target, probabilities):
     rows = ops.cast(rows, target.dtype)
     if probabilities:
         rows = ops.log(ops.maximum(rows, 1e-30))
-    own = ops.sum(rows * target, axis=1)
+    own = ops.sum(ops.where(target > 0, rows, ops.zeros_like(rows)), axis=1)
     others = ops.where(target > 0, ops.full_like(rows, -np.inf), rows)
     return ops.max(others, axis=1) - own

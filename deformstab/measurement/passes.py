@@ -6,7 +6,7 @@ _ROWS = 0.85  # of the memory limit, for rows that wait for their pairs
 _MOST_PASSES = 1000  # over the images; a limit that needs more was meant in another unit
 
 
-def planned_passes(layers, count: int, memory_limit: float) -> list[dict]:
+def planned_passes(layers, count: int, memory_limit: float, copies: int = 1) -> list[dict]:
     """Which entries of which layers to keep, pass by pass: {name: (start, stop)}.
 
     What measures distances after other long work asks before it, to be refused in time.
@@ -15,11 +15,13 @@ def planned_passes(layers, count: int, memory_limit: float) -> list[dict]:
         layers: `Representation`s that can be measured, in the order in which they will be.
         count: images.
         memory_limit: as for `ds.measure_sensitivity`.
+        copies: how much is held at once, in rows of the layers.
 
     Raises:
         ValueError: so few bytes would take too many passes.
     """
-    room = _ROWS * min(memory_limit, 1 << 60) / count  # bytes an image; infinity has no whole parts
+    share = _ROWS / copies
+    room = share * min(memory_limit, 1 << 60) / count  # bytes an image; infinity has no whole parts
     passes, left = [], 0
     for each in reversed(layers):
         start = 0
@@ -39,6 +41,6 @@ def planned_passes(layers, count: int, memory_limit: float) -> list[dict]:
         raise ValueError(
             f"memory_limit={memory_limit:g} is a number of bytes, and so few would take over "
             f"{_MOST_PASSES} passes over the images: give at least "
-            f"{math.ceil(entries * count / (_ROWS * _MOST_PASSES))}, or measure fewer layers"
+            f"{math.ceil(entries * count / (share * _MOST_PASSES))}, or measure fewer layers"
         )
     return passes

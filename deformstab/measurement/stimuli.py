@@ -15,6 +15,7 @@ from keras import ops
 
 from deformstab.checks import check_finite, check_whole
 from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.deformations.seeds import checked_seed
 from deformstab.measurement.perturbations import Drawn, Given, HasFlows, checked_deformation
 from deformstab.measurement.sources import first_images
 
@@ -138,7 +139,7 @@ def deformed_images(
     Returns:
         `DeformedImages`.
     """
-    deformations = check_whole("deformations", deformations)
+    deformations, seed = check_whole("deformations", deformations), checked_seed(seed)
     if deformation is not None:
         deformation = checked_deformation(deformation)
     if strengths is not None and not isinstance(deformation, RandomDeformation | None):

@@ -10,6 +10,7 @@ import pandas as pd
 from deformstab.checks import check_whole
 from deformstab.deformations.families import RandomDiffeomorphism, RandomTranslation
 from deformstab.deformations.random_deformation import RandomDeformation
+from deformstab.deformations.seeds import checked_seed
 from deformstab.measurement.answers import answering_output, classes_of
 from deformstab.measurement.ascent import draws_of, images_at_once, passes_of, random_draws, search
 from deformstab.measurement.displacement_sets import displacement_set, points_of
@@ -179,7 +180,7 @@ def worst_deformations(
     """
     check_options(metric, batch_size, memory_limit)
     steps, starts = check_whole("steps", steps), check_whole("starts", starts)
-    deformations = check_whole("deformations", deformations)
+    deformations, seed = check_whole("deformations", deformations), checked_seed(seed)
     inputs, own_labels = first_images(images, max_images)
     prepared = _prepared(inputs, deformation, within, seed, deformed_input)
     build(model, prepared)
@@ -214,12 +215,10 @@ def worst_deformations(
                 Objective(model, prepared, each, kind, which, probabilities)
                 for each, kind in zip(chosen, kinds)
             ]
-            numbers = passes, deformations
-            by_chance = random_draws(objectives, within_set, draws[which], *numbers, tick)
+            some = draws[which]
+            by_chance = random_draws(objectives, within_set, some, passes, deformations, tick)
             for rows, objective, chance in zip(every, objectives, by_chance):
-                found = search(
-                    objective, within_set, draws[which], steps, starts, seed, which, tick
-                )
+                found = search(objective, within_set, some, steps, starts, seed, which, tick)
                 rows.keep(now, objective, chance, found)
     options = (metric,), batch_size, memory_limit, lambda share: None
     found = layer_distances(model, prepared, [*measured], *options) if measured else ()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from deformstab.checks import check_model, is_whole
+from deformstab.checks import check_model, check_whole, is_whole
 from deformstab.networks.circular import CircularConv2D
 from deformstab.networks.downsampling import DownsamplingKind, check_downsampling, downsample
 from deformstab.networks.initializers import paper_initializer, seed_of, seeded
@@ -145,6 +145,7 @@ def paper_layers(model: keras.Model) -> list[str]:
 
 def layer_seed(root: int, name: str) -> int:
     """The seed of the layer of some name, where the whole model's is `root`."""
+    root = check_whole("seed", root, 0)
     return int(np.random.SeedSequence([root, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 

@@ -1,7 +1,10 @@
 """What networks of others do: operations, layers made within calls, windows, dense answers, copies."""
 
+import re
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from helpers import natural_images, numpy, randomize
@@ -466,14 +469,42 @@ def test_booleans_are_no_numbers(images, name):
 def test_a_memory_limit_that_would_take_for_ever_is_refused_at_once(images):
     inputs = keras.Input((16, 16, 3))
     model = keras.Model(inputs, layers.Conv2D(64, 3, name="conv")(inputs))
-    with pytest.raises(
-        ValueError, match=r"memory_limit=1 .*over 1000 passes.*give at least (\d+)"
-    ) as error:
-        ds.measure_sensitivity(model, images, memory_limit=1)
-    least = int(error.value.args[0].split("at least ")[1].split(",")[0])
-    table = ds.measure_sensitivity(model, images, memory_limit=50 * least)
+    asks = r"memory_limit=1 .*over 1000 passes.*give at least (\d+)"
+    least = {}
+    for measure in (ds.measure_sensitivity, ds.measure_equivariance):
+        with pytest.raises(ValueError, match=asks) as error:
+            measure(model, images, memory_limit=1)
+        least[measure] = int(re.search(asks, str(error.value))[1])
+        with pytest.raises(ValueError, match="over 1000 passes"):
+            measure(model, images, memory_limit=0.9 * least[measure])
+    table = ds.measure_sensitivity(model, images, memory_limit=50 * least[ds.measure_sensitivity])
     expected = ds.measure_sensitivity(model, images)
     np.testing.assert_allclose(table["sensitivity"], expected["sensitivity"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [None, True, 1.5, "a"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        ds.measure_sensitivity,
+        ds.measure_stability,
+        ds.measure_equivariance,
+        ds.prediction_consistency,
+        lambda m, x, seed: ds.compare_sensitivity({"a": m, "b": m}, x, seed=seed),
+        lambda m, x, seed: ds.worst_deformation(m, x, "prediction", seed=seed),
+        lambda m, x, seed: ds.SensitivityCallback(x, measures=("stability",), seed=seed),
+    ],
+)
+def test_what_is_no_seed_is_refused_at_once(images, seed, use):
+    with pytest.raises(ValueError, match=r"seed must be an integer .*received"):
+        use(classifier(), images, seed=seed)
+
+
+def test_a_seed_of_numpy_is_an_integer(images):
+    model, settings = classifier(), {"steps": 1, "starts": 2, "progress": False}
+    found, _ = ds.worst_deformation(model, images, "prediction", seed=np.int64(3), **settings)
+    same, _ = ds.worst_deformation(model, images, "prediction", seed=3, **settings)
+    pd.testing.assert_frame_equal(found, same)
 
 
 def test_a_distance_that_float32_cannot_resolve_is_not_called_zero(images):

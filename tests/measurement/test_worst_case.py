@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import natural_images, numpy, randomize, small_network
 from keras import layers, ops
@@ -383,6 +384,26 @@ def test_the_prediction(images, activation):
     assert (table["metric"] == "margin").all()
     unlabelled, _ = ds.worst_deformation(model, images, "prediction", **QUICK)
     assert unlabelled["accuracy"].isna().all()
+
+
+def test_a_class_that_the_model_rules_out_changes_nothing(images):
+    """Logits of -∞, as masks of classes give them."""
+
+    class Masked(layers.Layer):
+        def call(self, answers):
+            return ops.concatenate(
+                [answers[:, :2], -np.inf + 0 * answers[:, :1], answers[:, 2:]], 1
+            )
+
+    plain = small_network()
+    masked = keras.Model(plain.input, Masked()(plain.output))
+    found, d = ds.worst_deformation(masked, images, "prediction", **QUICK)
+    expected, d_expected = ds.worst_deformation(plain, images, "prediction", **QUICK)
+    assert np.isfinite(found["worst"]).all()
+    pd.testing.assert_frame_equal(
+        found.drop(columns="layer"), expected.drop(columns="layer"), rtol=1e-4
+    )
+    np.testing.assert_allclose(d, d_expected, atol=1e-4)
 
 
 class Marked(layers.Layer):
