@@ -65,7 +65,7 @@ def test_what_pooling_gives_before_training(kind):
     cells = []
     for metric in ("cosine", "euclidean"):
         row = verdicts[verdicts["what"].str.contains(f"{kind} pooling /")]
-        (verdict,) = row.loc[row["condition"].str.contains(metric), "verdict"]
+        (verdict,) = row.loc[row["condition"].str.contains(metric, case=False), "verdict"]
         cells.append(f"{told(noise(kind, metric), 3)}, {verdict}")
     assert f"| {kind} pooling, Gaussian noise | {' | '.join(cells)} |" in PAGE
     cells = [told(noise(kind, metric, of="spectrum"), 3) for metric in ("cosine", "euclidean")]

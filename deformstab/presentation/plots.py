@@ -30,6 +30,7 @@ _OVER = {  # what tables may vary over → the axis of it
     "max_displacement": "largest displacement, px",
     "strength": "root mean square displacement, px",
 }
+_NAMED = 10  # so many profiles have a name each, of more only some
 _FEW = 8  # so many layers have a legend, more of them a colour bar
 
 
@@ -136,7 +137,8 @@ def _draw_profiles(axis, table, over):
     again = table.groupby([over, "layer_index"]).cumcount()
     lines = [rows.sort_values("layer_index") for _, rows in table.groupby([over, again])]
     shades = colours("viridis", len(lines))
-    named = set(np.linspace(0, len(lines) - 1, min(len(lines), 6)).round())
+    count = len(lines) if len(lines) <= _NAMED else 6
+    named = set(np.linspace(0, len(lines) - 1, count).round())
     by = over
     if over == "step" and table.groupby("epoch")["step"].nunique().max() == 1:
         by = "epoch"

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from deformstab.measurement.distances import METRICS
 from deformstab.paper.figures import style
 from deformstab.paper.questions.logits import DIFFEOMORPHISM, FACTOR, POWER
 from deformstab.paper.questions.shifts import WHOLE
@@ -34,8 +33,11 @@ _WHEN = {"initial": "at initialization", "trained": "trained"}
 # Of each question two panels: title, table, column, its label, and the rows that are shown.
 _PANELS = {
     "1": tuple(
-        (f"R, {metric}, at initialization", "question_noise", "relative_stability", _R, which)
-        for metric, which in ((metric, {"metric": metric, **_NOISE}) for metric in METRICS)
+        (
+            f"R, {name} distances, at initialization",
+            *("question_noise", "relative_stability", _R, {"metric": metric, **_NOISE}),
+        )
+        for metric, name in (("cosine", "cosine"), ("euclidean", "squared Euclidean"))
     ),
     "2": (
         (

@@ -42,12 +42,16 @@ INTERACTION = Rule(
 )
 
 
+_NOISES = {"gaussian": "Gaussian noise", "spectrum": "noise of the deformation's spectrum"}
+_SQUARED = {"euclidean": "squared Euclidean"}  # as R is made of
+
+
 def _noise(kind, metric, phase="initial", statistics=REESTIMATED, noise="gaussian"):
     conditions = ("initial", REESTIMATED, "gaussian")
     return Statistic(
         POOLING_AT_START,
         f"relative stability R, {kind} pooling / without pooling",
-        f"{phase}, {metric}, {noise} noise, {statistics}",
+        f"{phase}, {_SQUARED.get(metric, metric)}, {_NOISES[noise]}, {statistics}",
         statistics_of_stability.noise(kind, metric, phase, statistics, noise),
         (kind, *WITHOUT_POOLING),
         (phase, statistics, noise) == conditions,
@@ -71,7 +75,7 @@ def _shifts(pair, change, outside="edge", metric="cosine", phase="trained"):
     return Statistic(
         EXACT_SHIFTS,
         f"sensitivity to {_PARTS[change]}, {kind} / {reference}",
-        f"{phase}, {metric}, {border}",
+        f"{phase}, {metric.replace('euclidean', 'Euclidean')}, {border}",
         statistics_of_stability.shifts(kind, reference, change, outside, metric, phase),
         pair,
         pair in _ADAPTIVE and (change, outside, metric, phase) == conditions,

@@ -105,7 +105,8 @@ def decisive(results):
         return questions(results).query("question in ['1', '2', '3']")
 
 
-NOISE = "initial, {}, gaussian noise, re-estimated"
+NOISE = "initial, {}, Gaussian noise, re-estimated"
+NAMES = {"cosine": "cosine", "euclidean": "squared Euclidean"}
 SHIFTS = "trained, cosine, edges repeated"
 TAPS = "taps shuffled / with channels shuffled, without pooling"
 
@@ -120,7 +121,7 @@ def test_eight_statistics_decide_and_no_two_rows_are_of_one_thing():
     assert table.loc[~table["decisive"], ["p"]].isna().all().all()
     assert (table.loc[~table["decisive"], "verdict"] == "").all()
     assert set(table.loc[table["decisive"], "condition"]) == {
-        *(NOISE.format(metric) for metric in METRICS),
+        *(NOISE.format(name) for name in NAMES.values()),
         *(SHIFTS, "trained, cosine"),
     }
     assert (table["note"] == "").all()
@@ -145,7 +146,7 @@ def test_a_statistic_of_noise_by_plain_loops():
                 assert len(logs) == 2
                 means[each] = sum(logs) / 2
             values.append(means[kind] - sum(means[name] for name in WITHOUT_POOLING) / 3)
-        check_row(row_of(found, f"R, {kind} ", NOISE.format(metric)), values)
+        check_row(row_of(found, f"R, {kind} ", NOISE.format(NAMES[metric])), values)
 
 
 def test_a_statistic_of_shifts_by_plain_loops():
