@@ -183,7 +183,7 @@ def test_every_profile_has_a_name_unless_they_are_many():
     few, many = [1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10], list(range(1, 31))
     assert labels(draw(strengths(3, few))[0]) == [f"{value:g}" for value in few]
     some = labels(draw(strengths(3, many))[0])
-    assert len(some) == 6 and some[0] == "1" and some[-1] == "30"
+    assert (len(some), some[0], some[-1]) == (6, "1", "30")
 
 
 @pytest.mark.parametrize("broken", [(), (1, 4)])
