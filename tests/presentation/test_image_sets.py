@@ -192,7 +192,7 @@ def test_a_bomb_is_not_read_whole(tmp_path, count, words):
         archive.open("images.npy", "w", force_zip64=True) as file,
     ):
         file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
-        for _ in range(100):
+        for _ in range(100 if count == 100_000 else 1):
             file.write(bytes(1000 * 64 * 64 * 3))
     assert path.stat().st_size < 3e6
     done = subprocess.run(

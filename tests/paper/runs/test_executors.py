@@ -181,15 +181,18 @@ def machine_with_gpus(imported_ray):
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0.0, {""}), (1.0, {"0", "1"}), (0.25, {"0"})])
 def test_each_run_sees_the_gpu_it_was_dealt_and_no_other(
-    monkeypatch, some, ray, machine_with_gpus, gpus, expected
+    monkeypatch, ray, machine_with_gpus, gpus, expected
 ):
+    # All that a run is asked for when it is dealt its place; a real one would import TensorFlow there.
+    some = [types.SimpleNamespace(id=f"run{n}", threads=1, data_dir=None) for n in range(3)]
+
     def there(*_):
         time.sleep(1)  # so that the next run starts on the other one
         return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["NVIDIA_TF32_OVERRIDE"], os.getpid()
 
     monkeypatch.setattr(executors, "_run_there", there)  # which refuses GPUs that are none
-    found = dict(executors.on_ray(None, machine_with_gpus, gpus)(some, len, silent))
-    places, tf32, processes = zip(*found.values())
+    found = list(executors.on_ray(None, machine_with_gpus, gpus)(some, len, silent))
+    places, tf32, processes = zip(*(given for _, given in found))
     assert len(found) == len(some)
     assert set(places) == expected
     assert set(tf32) == {"0"}
