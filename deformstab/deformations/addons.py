@@ -20,6 +20,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from deformstab.deformations.addons_checks import (
+    check_control_points,
+    check_flow,
+    check_spline,
+    require,
+)
 from deformstab.deformations.scattered_splines import spline_through
 from deformstab.deformations.warp import warp
 
@@ -63,10 +69,10 @@ def interpolate_spline(
     """
     arrays = (train_points, train_values, query_points)
     points, values, queries = (_of_rank(3, _floating(x)) for x in arrays)
-    _check_spline(points, values, queries)
+    check_spline(points, values, queries)
     integer = isinstance(order, numbers.Integral)
-    _require(integer and order >= 1, "order must be an integer of at least 1", order=order)
-    _require(
+    require(integer and order >= 1, "order must be an integer of at least 1", order=order)
+    require(
         not isinstance(regularization_weight, numbers.Real) or regularization_weight >= 0,
         "regularization_weight must be at least 0, which interpolates exactly",
         regularization_weight=regularization_weight,
@@ -102,15 +108,7 @@ def dense_image_warp(image: Any, flow: Any, name: str | None = None) -> Any:
     ```
     """
     image, flow = (_of_rank(4, _floating(x)) for x in (image, flow))
-    _require(
-        len(image.shape) == len(flow.shape) == 4
-        and all(map(_equal, (*image.shape[:3], 2), flow.shape))
-        and all(size is None or size >= 2 for size in image.shape[1:3]),
-        "expected image [batch, height, width, channels] with height and width at least 2, and "
-        "flow [batch, height, width, 2] of the same sizes",
-        image=image.shape,
-        flow=flow.shape,
-    )
+    check_flow(image, flow)
     # Into the image's shape: sizes not known before must be equal as well.
     flow = ops.reshape(_at_least_float32(flow), (*ops.shape(image)[:3], 2))
     return ops.cast(warp(_at_least_float32(image), -flow), image.dtype)
@@ -162,8 +160,8 @@ def sparse_image_warp(
     dtype = _common_dtype(source, dest)
     source, dest = ops.cast(source, dtype), ops.cast(dest, dtype)
     images, as_given = _as_batch(image)
-    _check_control_points(images, source, dest)
-    _require(
+    check_control_points(images, source, dest)
+    require(
         isinstance(num_boundary_points, numbers.Integral) and num_boundary_points >= 0,
         "num_boundary_points must be an integer: 0 for none, 1 for the corners, …",
         num_boundary_points=num_boundary_points,
@@ -204,7 +202,7 @@ def _as_batch(image):
         sizes = tf.ensure_shape(tf.concat(sizes, axis=0), [4])
         return tf.reshape(image, sizes), lambda warped: tf.reshape(warped, shape)
     rank = len(image.shape)
-    _require(
+    require(
         rank in (2, 3, 4),
         "expected image [batch, height, width, channels], [height, width, channels] or "
         "[height, width]",
@@ -255,49 +253,3 @@ def _floating(x):
 
 def _at_least_float32(x):
     return x if _dtype(x) == "float64" else ops.cast(x, "float32")
-
-
-def _require(valid, expected, **received):
-    if not valid:
-        shown = (
-            f"{k} {v!r}" if np.ndim(v) == 0 else f"{k} {tuple(v)}" for k, v in received.items()
-        )
-        raise ValueError(f"{expected}; received {', '.join(shown)}")
-
-
-def _equal(size, other):
-    return None in (size, other) or size == other
-
-
-def _same_batch(*shapes):
-    return len({shape[0] for shape in shapes} - {1, None}) <= 1
-
-
-def _check_spline(points, values, queries):
-    p, v, q = points.shape, values.shape, queries.shape
-    received = {"points": p, "values": v, "queries": q}
-    _require(
-        len(p) == len(v) == len(q) == 3
-        and (_equal(p[1], v[1]) and _equal(p[2], q[2]) and _same_batch(p, v, q)),
-        "expected points [batch, points, dimensions], values [batch, points, values] and queries "
-        "[batch, queries, dimensions], batches equal or one",
-        **received,
-    )
-    known = "the numbers of dimensions and of values must be known: use `set_shape`"
-    _require(None not in (p[2], v[2]), known, **received)
-    enough = "a spline needs more points than dimensions: add some"
-    _require(p[1] is None or p[1] > p[2], enough, **received)
-
-
-def _check_control_points(images, source, dest):
-    i, s, d = images.shape, source.shape, dest.shape
-    _require(
-        len(s) == len(d) == 3
-        and (_equal(s[1], d[1]) and _equal(s[2], 2) and _equal(d[2], 2) and _same_batch(s, d))
-        and (i[0] is None or {s[0], d[0]} <= {i[0], 1, None}),
-        "expected source and destination [batch, points, 2], equally many points, and a batch as "
-        "large as the images' or of one",
-        images=i,
-        source=s,
-        destination=d,
-    )
