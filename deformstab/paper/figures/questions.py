@@ -8,6 +8,7 @@ from deformstab.paper.questions.logits import DIFFEOMORPHISM, FACTOR, POWER
 from deformstab.paper.questions.shifts import WHOLE
 from deformstab.paper.questions.shuffles import CHANNELS, TAPS
 from deformstab.paper.runs.question_measurements import PHASES, REESTIMATED
+from deformstab.paper.verdicts.question_rules import SQUARED
 from deformstab.paper.verdicts.question_tables import NOT_COUNTED
 from deformstab.paper.verdicts.questions import PARTS_OF, STATISTICS, questions
 from deformstab.paper.verdicts.statistics_of_errors import errors
@@ -37,7 +38,7 @@ _PANELS = {
             f"R, {name} distances, at initialization",
             *("question_noise", "relative_stability", _R, {"metric": metric, **_NOISE}),
         )
-        for metric, name in (("cosine", "cosine"), ("euclidean", "squared Euclidean"))
+        for metric, name in SQUARED.items()
     ),
     "2": (
         (

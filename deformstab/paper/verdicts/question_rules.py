@@ -17,6 +17,8 @@ from deformstab.paper.verdicts.claims import DESCRIPTION, SIGNIFICANCE
 
 MARGIN = 1.1  # a ratio between 1/1.1 and 1.1 is no difference that matters here
 UNDECIDED = "undecided"
+# How rows name the metrics, where Euclidean distances are squared: R, and distances between maps.
+SQUARED = {"cosine": "cosine", "euclidean": "squared Euclidean"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ ends when 99 % of its images are right.
 
 from deformstab.paper.questions.logits import DIFFEOMORPHISM, FACTOR, SPLINE
 from deformstab.paper.verdicts import statistics_of_errors as statistics
-from deformstab.paper.verdicts.question_rules import Rule, Statistic
+from deformstab.paper.verdicts.question_rules import SQUARED, Rule, Statistic
 from deformstab.paper.verdicts.question_tables import ALL_KINDS
 
 SLOPE = Rule(
@@ -29,8 +29,7 @@ LAW = Rule(
 
 
 def _row(rule, make, what, family, metric, *rest, decisive=False):
-    distance = "squared Euclidean" if metric == "euclidean" else metric
-    condition = f"trained, {distance}, {family}s"
+    condition = f"trained, {SQUARED[metric]}, {family}s"
     return Statistic(rule, what, condition, make(family, metric, *rest), ALL_KINDS, decisive)
 
 

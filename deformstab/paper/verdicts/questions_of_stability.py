@@ -11,7 +11,7 @@ from deformstab.paper.questions.shifts import FRACTION, WHOLE
 from deformstab.paper.questions.shuffles import CHANNELS, TAPS
 from deformstab.paper.runs.question_measurements import AVERAGES, REESTIMATED
 from deformstab.paper.verdicts import statistics_of_stability
-from deformstab.paper.verdicts.question_rules import MARGIN, Rule, Statistic
+from deformstab.paper.verdicts.question_rules import MARGIN, SQUARED, Rule, Statistic
 from deformstab.paper.verdicts.question_tables import WITHOUT_POOLING
 from deformstab.paper.verdicts.statistics import POOLING
 
@@ -43,7 +43,6 @@ INTERACTION = Rule(
 
 
 _NOISES = {"gaussian": "Gaussian noise", "spectrum": "noise of the deformation's spectrum"}
-_SQUARED = {"euclidean": "squared Euclidean"}  # as R is made of
 
 
 def _noise(kind, metric, phase="initial", statistics=REESTIMATED, noise="gaussian"):
@@ -51,7 +50,7 @@ def _noise(kind, metric, phase="initial", statistics=REESTIMATED, noise="gaussia
     return Statistic(
         POOLING_AT_START,
         f"relative stability R, {kind} pooling / without pooling",
-        f"{phase}, {_SQUARED.get(metric, metric)}, {_NOISES[noise]}, {statistics}",
+        f"{phase}, {SQUARED[metric]}, {_NOISES[noise]}, {statistics}",
         statistics_of_stability.noise(kind, metric, phase, statistics, noise),
         (kind, *WITHOUT_POOLING),
         (phase, statistics, noise) == conditions,

@@ -9,7 +9,7 @@ the distance to the map that stays, and of that to the map that moves along, eac
 """
 
 from deformstab.paper.verdicts import statistics_of_training as statistics
-from deformstab.paper.verdicts.question_rules import MARGIN, Rule, Statistic
+from deformstab.paper.verdicts.question_rules import MARGIN, SQUARED, Rule, Statistic
 from deformstab.paper.verdicts.question_tables import ALL_KINDS, WITHOUT_POOLING
 from deformstab.paper.verdicts.statistics import POOLING
 
@@ -117,14 +117,13 @@ _COLUMNS = {
 
 
 def _moving(column, half="", group="", metric="euclidean", period=statistics.WHOLE):
-    distance = "squared Euclidean" if metric == "euclidean" else metric
     rule, what = _COLUMNS[column]
     kinds = _GROUPS.get(group, ALL_KINDS)
     where = f"{_of(half)} {group}".strip()
     return Statistic(
         rule,
         f"{what}, after / before {period}, {where}",
-        f"trained, {distance}",
+        f"trained, {SQUARED[metric]}",
         statistics.moving(f"{column}_{metric}", half, kinds, period),
         kinds,
         rule != BOTH
