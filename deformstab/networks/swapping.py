@@ -78,8 +78,8 @@ def swap_downsampling(
         start: how the convolutions of "strided" and "strided_relu" start: "paper" (truncated normal
             of standard deviation 1/√n_in) or "average" (as average pooling; with padding "same" the
             zeros outside the image count).
-        seed: int, for the kernels of "paper", each layer's by its name, as `ds.vgg` has them; or
-            `None` for different ones each time (`keras.utils.set_random_seed` rules).
+        seed: int of at least 0, for the kernels of "paper", each layer's by its name, as `ds.vgg`
+            has them; or `None` for different ones each time (`keras.utils.set_random_seed` rules).
 
     Returns:
         A new Sequential model or plain functional model of the same name, inputs and outputs, not

@@ -55,7 +55,8 @@ def vgg(
             a truncated normal of standard deviation 1/√n_in. Each layer gets a copy with a seed of
             its own. A `ds.SmoothedInitializer` is for the convolutions; the linear layer gets its
             base.
-        seed: int, or `None` for different weights each time (`keras.utils.set_random_seed` rules).
+        seed: int of at least 0, or `None` for different weights each time
+            (`keras.utils.set_random_seed` rules).
         padding: what 3×3 convolutions, blurs and maxima find outside the image: "zeros" (blurs its
             reflection, maxima nothing), or "circular", its other side. Weights and names are equal.
 

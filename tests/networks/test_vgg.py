@@ -173,6 +173,15 @@ def test_seeds_repeat_and_differ():
     np.testing.assert_array_equal(kernel(None), first)
 
 
+@pytest.mark.parametrize("seed", [-1, True, 1.5, "a"])
+def test_what_is_no_seed_is_refused(seed):
+    message = r"seed must be an int of at least 0, received"
+    with pytest.raises(ValueError, match=message):
+        tiny(seed=seed)
+    with pytest.raises(ValueError, match=message):
+        ds.swap_downsampling(tiny(), "strided", seed=seed)
+
+
 def test_initial_weights_are_a_truncated_normal_of_one_over_root_inputs():
     model = ds.vgg((32, 32, 3), 10, downsampling="strided", seed=0)
     checked = 0

@@ -1,5 +1,6 @@
 """A run of the reproduction trains, stops and goes on, on every backend."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -46,6 +47,23 @@ class Files:
 
     def __getitem__(self, index):
         return self._images[index]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
+def test_the_step_is_traced_once_for_batches_of_one_size(monkeypatch):
+    """A step that makes variables, as metrics do at their first batch, is traced twice."""
+    choices = {"weight_decay": 1e-4, "precision": "float32"}
+    model = training.compiled_model.__wrapped__((8, 8, 3), 4, ((1, 4),), "max", **choices)
+    traces, step = [], model.train_step
+
+    def counting(data):
+        traces.append(data)
+        return step(data)
+
+    monkeypatch.setattr(model, "train_step", counting)
+    for _ in range(3):
+        model.train_on_batch(np.ones((5, 8, 8, 3), "float32"), np.zeros(5, "int64"))
+    assert len(traces) == 1
 
 
 def test_images_that_stay_on_the_device_train_as_those_that_are_read_batch_by_batch(monkeypatch):
