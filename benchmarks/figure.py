@@ -1,9 +1,13 @@
 """The figure of the timings: how many times longer each candidate takes."""
 
+import io
+import pathlib
 import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+from deformstab.paper.figures.style import with_palette
 
 
 def draw(table, path) -> None:
@@ -41,7 +45,14 @@ def draw(table, path) -> None:
         axis.tick_params(axis="x", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xlabel("time, as a multiple of the first one's (median and quartiles)")
-    figure.savefig(path, dpi=150)
+    save(figure, path)
+
+
+def save(figure, path) -> None:
+    """Writes a figure as a PNG of few colours, small enough to be committed, and closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    pathlib.Path(path).write_bytes(with_palette(buffer).getvalue())
     plt.close(figure)
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from absl import app, flags
+from figure import save
 from matplotlib.ticker import LogLocator, NullFormatter
 from processes import HERE, Worker
 from tqdm import tqdm
@@ -90,8 +91,7 @@ def draw(table, slopes, path) -> None:
             if column == 0:
                 axis.set_ylabel(label, fontsize=9)
         axes[1, column].set_xlabel(title.replace(", ", ",\n").replace(" (", "\n("), fontsize=9)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main(argv):

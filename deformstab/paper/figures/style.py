@@ -251,14 +251,22 @@ def save(fig: Figure, caption: str, path) -> None:
         for suffix, options in _FORMATS.items():
             buffer = io.BytesIO()
             fig.savefig(buffer, format=suffix, bbox_inches=box, **options)
-            written = buffer if suffix == "pdf" else _with_palette(buffer)
+            written = buffer if suffix == "pdf" else with_palette(buffer)
             write_bytes(written.getvalue(), f"{path}.{suffix}")
     plt.close(fig)
 
 
-def _with_palette(png: io.BytesIO) -> io.BytesIO:
-    """The same picture in 256 colours: the most frequent ones exactly, photographs dithered."""
-    image = Image.open(png).convert("RGB")
+def with_palette(png: io.BytesIO) -> io.BytesIO:
+    """The same picture in 256 colours: the most frequent ones exactly, photographs dithered.
+
+    Args:
+        png: a PNG file.
+
+    Returns:
+        Another one, a third of its size or less.
+    """
+    opened = Image.open(png)
+    image = opened.convert("RGB")
     codes = np.asarray(image) @ np.array([1 << 16, 1 << 8, 1])
     found, counts = np.unique(codes, return_counts=True)
     flat = np.sort(found[np.argsort(-counts, kind="stable")[:_FLAT]])
@@ -273,5 +281,5 @@ def _with_palette(png: io.BytesIO) -> io.BytesIO:
     palette[_COLOURS - len(flat) :] = flat[:, None] >> [16, 8, 0] & 255
     image, written = Image.fromarray(pixels.astype("uint8")), io.BytesIO()
     image.putpalette(palette.tobytes())
-    image.save(written, "png", optimize=True, dpi=(_DPI, _DPI))
+    image.save(written, "png", optimize=True, dpi=opened.info.get("dpi"))
     return written

@@ -579,7 +579,7 @@ def test_a_png_has_few_colours_and_shows_what_matplotlib_drew():
     figure.savefig(raw, dpi=style._DPI)
     plt.close(figure)
     drawn = np.asarray(Image.open(raw).convert("RGB"), float)
-    with Image.open(style._with_palette(raw)) as image:
+    with Image.open(style.with_palette(raw)) as image:
         assert image.mode == "P"
         saved = np.asarray(image.convert("RGB"), float)
     for colour in [*style.KIND_COLOURS.values(), "white"]:
@@ -597,7 +597,7 @@ def test_a_png_of_few_colours_keeps_them_all():
     pixels = np.random.default_rng(0).integers(0, 5, (20, 30, 1)) * np.array([50, 20, 3])
     raw = io.BytesIO()
     Image.fromarray(pixels.astype("uint8")).save(raw, "png")
-    with Image.open(style._with_palette(raw)) as image:
+    with Image.open(style.with_palette(raw)) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
 
 
