@@ -1,8 +1,8 @@
 """A run of the reproduction trains, stops and goes on, on every backend."""
 
-import keras
 import numpy as np
 import pytest
+from helpers import needs_tensorflow
 from keras import ops
 
 from deformstab.paper.data.datasets import Dataset
@@ -49,7 +49,7 @@ class Files:
         return self._images[index]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.function")
+@needs_tensorflow
 def test_the_step_is_traced_once_for_batches_of_one_size(monkeypatch):
     """A step that makes variables, as metrics do at their first batch, is traced twice."""
     choices = {"weight_decay": 1e-4, "precision": "float32"}
