@@ -1,6 +1,7 @@
 """install.py PYTHON WHAT…: what `pip install WHAT…` does for that Python, in a sixth of the time.
 
-uv does it. It does not read pip's settings, so they are handed on; where it fails, pip installs.
+uv does it. It does not read pip's settings, so they are handed on; nor does it compile what it
+installs, as pip does, unless it is told to. Where it fails, pip installs.
 """
 
 import ast
@@ -32,8 +33,11 @@ def settings(listed: str) -> dict[str, str]:
 def main(python, *what):
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     listed = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
-    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, *what]
-    if subprocess.run(uv, env={**settings(listed), **os.environ}).returncode:
+    # Under PYTHONDONTWRITEBYTECODE, which images of containers often set, each process would compile
+    # all of TensorFlow again: 20 s of the processor, where importing it takes 4.
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode"]
+    environment = {**settings(listed), **os.environ}
+    if subprocess.run([*uv, "--python", python, *what], env=environment).returncode:
         print("uv could not install that; pip does", file=sys.stderr)
         sys.exit(subprocess.run([*pip, "install", "--quiet", *what]).returncode)
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import keras
 import numpy as np
@@ -425,10 +426,12 @@ def test_the_package_says_that_it_is_typed():
 # ---- installing ----
 
 
+INSTALL = PACKAGE.parent / ".ci" / "install.py"
+
+
 def test_uv_is_told_what_pip_is_told():
     """As `pip config list` writes it; what the environment says comes first, and counts."""
-    path = PACKAGE.parent / ".ci" / "install.py"
-    spec = importlib.util.spec_from_file_location("install", path)
+    spec = importlib.util.spec_from_file_location("install", INSTALL)
     install = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(install)
     listed = """\
@@ -442,3 +445,21 @@ user.timeout='60'
         "UV_FIND_LINKS": "/wheels",
         "UV_INDEX": "https://one.example/simple https://two.example/simple",
     }
+
+
+def test_what_is_installed_is_compiled_though_python_is_told_to_write_nothing(tmp_path):
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        about = {
+            "METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+            "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": "",
+        }
+        for name, text in about.items():
+            archive.writestr(f"tiny-1.0.dist-info/{name}", text)
+    target = tmp_path / "installed"
+    command = [sys.executable, INSTALL, sys.executable, "--no-index", "--no-deps"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([*command, "--target", target, wheel], env=environment, check=True)
+    assert pathlib.Path(importlib.util.cache_from_source(target / "tiny.py")).is_file()
