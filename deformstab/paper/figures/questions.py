@@ -212,7 +212,7 @@ def _apart(ticks, ratio) -> list:
     """Those whose labels do not touch on an axis of so large a ratio, 1 among them."""
     kept = [tick for tick in ticks if tick == 1]
     for tick in sorted(ticks, key=lambda tick: abs(np.log(tick))):
-        if all(abs(np.log(tick / other)) > 0.1 * np.log(ratio) for other in kept):
+        if all(abs(np.log(tick / other)) > 0.115 * np.log(ratio) for other in kept):
             kept.append(tick)
     return sorted(kept)
 
