@@ -4,6 +4,7 @@ from typing import Literal
 
 import keras
 
+from deformstab.checks import check_whole
 from deformstab.networks.circular import CircularConv2D
 from deformstab.networks.copying import Copy, from_config
 from deformstab.networks.downsampling import (
@@ -86,12 +87,12 @@ def swap_downsampling(
         compiled. It shares no weights with the old one; states of random layers are copied, too.
 
     Raises:
-        ValueError: an unknown kind, size or start; a kind that cannot stand behind a convolution, a
-            strided convolution with code of its own; a subclassed model or a Sequential one that is
-            not built; nothing to replace; pooling inside a layer where it cannot be replaced (a
-            subclassed model, a custom layer, a wrapper as TimeDistributed), or by
-            `keras.ops.max_pool`; a layer that its configuration does not make again; a model whose
-            outputs were finite and would no longer be.
+        ValueError: an unknown kind, size or start; a seed that is no such int; a kind that cannot
+            stand behind a convolution, a strided convolution with code of its own; a subclassed model
+            or a Sequential one that is not built; nothing to replace; pooling inside a layer where
+            it cannot be replaced (a subclassed model, a custom layer, a wrapper as TimeDistributed),
+            or by `keras.ops.max_pool`; a layer that its configuration does not make again; a model
+            whose outputs were finite and would no longer be.
 
     Example:
 
@@ -109,6 +110,8 @@ def swap_downsampling(
             f"behind a convolution with stride 1 no {downsampling!r} is put; with "
             f"strided_convolutions=True the kinds are {', '.join(_BEHIND)}"
         )
+    if seed is not None:  # of every kind: one that makes no kernel would keep a wrong seed silently
+        seed = check_whole("seed", seed, 0)
     windows, before, convolutions = find_downsampling(model, strided_convolutions)
     circular = any(
         isinstance(layer, CircularConv2D) or (isinstance(layer, Bordered2D) and layer.circular)

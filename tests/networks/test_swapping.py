@@ -202,6 +202,13 @@ def test_seeds():
     assert (kernel(1, model=square) != kernel(1, block=2, model=square)).all()
 
 
+@pytest.mark.parametrize("kind", ["max", "strided"])
+@pytest.mark.parametrize("seed", [-1, True, 1.0, "1"])
+def test_a_wrong_seed_is_refused_whether_or_not_a_kernel_is_made(kind, seed):
+    with pytest.raises(ValueError, match=f"seed must be an int of at least 0, received {seed!r}"):
+        ds.swap_downsampling(tiny(), kind, seed=seed)
+
+
 def test_start_of_the_paper_has_deviation_one_over_root_inputs():
     inputs = keras.Input((12, 12, 40))
     model = keras.Model(inputs, layers.MaxPooling2D((3, 2), 2, name="pool")(inputs))
