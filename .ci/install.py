@@ -1,4 +1,4 @@
-"""install.py PYTHON WHAT…: what `pip install WHAT…` does for that Python, in a sixth of the time.
+"""install.py PYTHON WHAT…: what `pip install WHAT…` does for that Python, sooner.
 
 uv does it. It does not read pip's settings, so they are handed on; nor does it compile what it
 installs, as pip does, unless it is told to. Where it fails, pip installs.
