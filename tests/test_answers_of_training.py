@@ -2,6 +2,7 @@
 
 import numpy as np
 from answers import FOLDER, NETWORKS, PAGE, POOLING, WITHOUT, by_kind, table, told
+from helpers import ROOT
 from scipy import stats
 
 from deformstab.tables import read_csv
@@ -47,34 +48,66 @@ def test_worst_and_mean():
         assert f"| {half} layers | {' | '.join(cells)} |" in PAGE
         (verdict,) = verdicts(4, f"{half} layers / image", "")
         cells = [told(before - image, 2), f"{told(after - image, 2)}, {verdict}"]
-        assert f"| {half} layers / image | {' | '.join(cells)} | |" in PAGE
+        assert f"| {half} layers, over that of the image | {' | '.join(cells)} | |" in PAGE
+    # As the README has it, of late layers, the last of the two.
+    ratios = (
+        f"{np.exp(before.mean()):.1f} times before training, and {np.exp(after.mean()):.1f} times"
+    )
+    assert ratios in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"| image | {np.exp(image):.2f} | {np.exp(image):.2f} | |" in PAGE
 
 
-def test_what_else_is_said_of_question_4():
-    logs = searched("trained", "worst")
+def changes(rows, column):
+    """What training changes of the log of a column: one number a seed."""
+    both = [by_kind(rows[rows["phase"] == phase], column) for phase in ("trained", "initial")]
+    return (both[0] - both[1]).mean(axis=1)
+
+
+def of_layers():
+    rows = table("question_worst", "followed").query("within == 'rms'")
+    return rows[~rows["layer"].isin(["input", "prediction"])]
+
+
+def test_means_fall_more_than_worsts():
+    late = halves(of_layers())["late"]
+    for column, named in (("mean_sensitivity", "far more (to"), ("worst_sensitivity", "found (to")):
+        assert f"{named} {np.exp(changes(late, column).mean()):.2f} times)" in PAGE
+    last, others = (late["layer_index"] > 10, late["layer_index"] < 11)
+    cells = [told(changes(late[which], "ratio"), 2) for which in (last, others)]
+    assert (
+        "grows to {} times, in the four late layers before them to {} times.".format(*cells) in PAGE
+    )
+    best = [searched(p, "best_of_k", half="late").mean(axis=1) for p in ("initial", "trained")]
+    assert f"over the mean, grows to {told(best[1] - best[0], 2)} times, without" in PAGE
+    rows = of_layers()
+    keys = ["phase", "kind", "seed", "layer"]
+    logs = np.log(rows.set_index(keys)[["ratio", "mean_sensitivity"]].astype("float64"))
+    correlation = (logs.loc["trained"] - logs.loc["initial"]).corr().iloc[0, 1]
+    assert f"a correlation of {correlation:.2f} (of logs" in PAGE
+    rows = rows.query("kind == 'average' and layer == 'block4_downsample'")
+    assert f"itself grows, to {np.exp(changes_of_one(rows, 'mean')):.2f} times" in PAGE
+    ratios = rows["ratio"].astype("float64").groupby(rows["phase"]).mean()
+    assert "goes from {:.1f} to {:.1f}.".format(*ratios[["initial", "trained"]]) in PAGE
+
+
+def changes_of_one(rows, column):
+    logs = np.log(rows[column].astype("float64")).groupby(rows["phase"]).mean()
+    return logs["trained"] - logs["initial"]
+
+
+def test_kinds_by_the_worst():
+    logs, before = searched("trained", "worst"), searched("initial", "worst")
     rest = logs[WITHOUT].mean(axis=1)
     (verdict,) = verdicts(4, "with / without", "")
     cells = told(logs[POOLING].mean(axis=1) - rest, 2)
-    assert f"with / without pooling is {cells}: {verdict}" in PAGE
-    both = (told(logs[kind] - rest, 2) for kind in POOLING)
-    assert "max pooling has {}, average pooling {}".format(*both) in PAGE
-    # Without a search: the best of as many random draws.
-    best = [searched(p, "best_of_k", half="late").mean(axis=1) for p in ("initial", "trained")]
-    told_of = [f"{np.exp(each.mean()):.2f}" for each in best]
-    assert f"from {told_of[0]} to {told_of[1]}: {told(best[1] - best[0], 2)} times" in PAGE
-    within = [searched(p, "worst", "box", "late").mean(axis=1) for p in ("initial", "trained")]
-    assert f'("within the box"), it is {told(within[1] - within[0], 2)} times' in PAGE
-    # Networks of average pooling are as stable before as after.
-    rows = table("question_worst", "followed").query("layer == 'block4_conv1_relu'")
-    rows = rows[(rows["within"] == "rms") & (rows["kind"] == "average")]
-    columns = rows.groupby("phase")[["mean_sensitivity", "ratio"]].agg(
-        lambda x: x.astype(float).mean()
+    assert (
+        f"Worst / mean is {cells} times as large with pooling as without, which is {verdict}."
+        in PAGE
     )
-    pair = [columns.loc[phase].tolist() for phase in ("initial", "trained")]
-    (before, after), ratios = zip(*pair)
-    assert f"sensitivity of {before:.2f} before training and {after:.2f} after." in PAGE
-    assert "Worst / mean is {:.2f} there before, and {:.2f} after.".format(*ratios) in PAGE
+    before = before[POOLING].mean(axis=1) - before[WITHOUT].mean(axis=1)
+    assert f"Before training it was {np.exp(before.mean()):.2f}." in PAGE
+    both = (told(logs[kind] - rest, 2) for kind in ("average", "max"))
+    assert "makes the difference, {}; max pooling has {}.".format(*both) in PAGE
 
 
 def test_ranks_of_kinds():
@@ -90,33 +123,59 @@ def test_ranks_of_kinds():
     )
 
 
+def percent(rows, column):
+    return 100 * (1 - rows[column].astype("float64").mean())
+
+
 def test_answers_under_deformation():
     rows = table("question_worst", "followed").query("layer == 'prediction' and within == 'rms'")
-    rows = rows[rows["phase"] == "trained"]
-    worst, chance = (
-        f"{100 * (1 - rows[name].astype('float64').mean()):.0f} %"
-        for name in ("unchanged", "unchanged_by_chance")
+    after, before = rows[rows["phase"] == "trained"], rows[rows["phase"] == "initial"]
+    cells = [percent(some, "unchanged") for some in (after, before)]
+    assert (
+        "for {:.1f} % of the images after training, and for {:.1f} % before.".format(*cells) in PAGE
     )
-    assert f"changes {worst} of them, the worst of 221 random ones {chance}." in PAGE
+    kinds = [after[after["kind"].isin(some)] for some in (POOLING, WITHOUT)]
+    cells = [percent(some, "unchanged_by_chance") for some in kinds]
+    assert (
+        "{:.0f} % of the answers of networks with pooling, and {:.0f} % without".format(*cells)
+        in PAGE
+    )
+    assert (
+        f"the answer, for {percent(kinds[0], 'unchanged'):.0f} % of the images (question 4)" in PAGE
+    )
     accuracy = table("question_training", "followed")
     accuracy = 100 * accuracy["accuracy_test"].astype("float64").groupby(accuracy["kind"]).mean()
-    assert f"right on {accuracy.min():.0f} to {accuracy.max():.0f} % of the test images" in PAGE
-    rows = table("question_transfer", "followed")
-    rows = rows.drop_duplicates(["kind", "seed", "source"])
-    shares = 100 * (1 - rows["unchanged"].astype("float64").groupby(rows["source"]).mean())
-    sources = ("input", "block1_conv1_relu", "block4_downsample")
-    cells = [f"{shares[source]:.0f} %" for source in sources]
-    told_of = "changes {} of the answers, that for the first layer {}, that for the last {}."
-    assert told_of.format(*cells) in PAGE
-    rows = table("question_transfer", "followed").query(
-        "source != 'prediction' and layer != 'input'"
+    assert f"(kinds: {accuracy.min():.0f} to {accuracy.max():.0f} %)" in PAGE
+    rows = table("question_transfer", "followed").drop_duplicates(["kind", "seed", "source"])
+    sources = ("input", "block3_conv1_relu", "block4_downsample")
+    cells = [percent(rows[rows["source"] == source], "unchanged") for source in sources]
+    told_of = (
+        "it changes {:.0f} % of the network's answers. The one that moves the first late layer "
+        "furthest changes {:.0f} %, the one for the last layer {:.0f} %."
     )
+    assert told_of.format(*cells) in PAGE
+
+
+def test_worst_deformations_of_other_layers():
+    rows = table("question_transfer", "followed").query("source != 'prediction'")
     logs = np.log(rows["distance"].astype("float64"))
     own = rows["source"] == rows["layer"]
-    keys = [rows["seed"], rows["kind"], rows["layer"]]
-    by_layer = [logs[which].groupby([key[which] for key in keys]).mean() for which in (~own, own)]
-    ratio = (by_layer[0] - by_layer[1]).groupby(level=0).mean()
-    assert f"move a layer {told(ratio, 2)} times as far" in PAGE
+    keys = [rows[name] for name in ("layer", "seed", "kind")]
+    both = [logs[which].groupby([key[which] for key in keys]).mean() for which in (~own, own)]
+    others = np.exp((both[0] - both[1]).groupby(level=0).mean()).drop("input")
+    rows = of_layers()
+    rows = rows[rows["phase"] == "trained"]
+    chance = np.log(rows["mean"].astype("float64") / rows["worst"].astype("float64"))
+    chance = np.exp(chance.groupby(rows["layer"]).mean())
+    last = ["block4_conv2_relu", "block4_downsample"]
+    cells = []
+    for each in (others, chance):
+        rest = each.drop(last)
+        assert len(rest) == 10
+        cells += [(rest.min(), rest.max()), tuple(each[last])]
+    told_of = "{:.2f} to {:.2f} times as far as their own, a random one {:.2f} to {:.2f} times."
+    assert told_of.format(*cells[0], *cells[2]) in PAGE
+    assert "are {:.2f} and {:.2f}, and {:.2f} and {:.2f}.".format(*cells[1], *cells[3]) in PAGE
 
 
 def moved(phase, column, half="", metric="euclidean"):
@@ -142,13 +201,16 @@ def test_maps_that_move_and_maps_that_stay():
 
 
 def test_what_else_is_said_of_question_5():
-    for half in ("early", "late"):
+    for half, named in (
+        ("early", "{:.2f} in early layers before training and {:.2f} after"),
+        ("late", "In late layers it is {:.2f} and {:.2f}."),
+    ):
         values = (moved(p, "ratio", half).mean(axis=1).mean() for p in ("initial", "trained"))
-        told_of = "{:.2f} before training and {:.2f} after".format(*np.exp([*values]))
-        assert f"{half} layers {told_of}" in PAGE
-    whole = changed("stays")
-    cells = (told(whole[kinds].mean(axis=1), 2) for kinds in (WITHOUT, POOLING))
-    assert "without pooling to {} of what it was, with pooling to {}".format(*cells) in PAGE
+        assert named.format(*np.exp([*values])) in PAGE
+    late = changed("stays", "late")
+    rest = np.exp(late.drop(columns="average").mean())
+    told_of = f"{told(late['average'], 2)} times, in the other kinds to "
+    assert f"{told_of}{rest.min():.2f} to {rest.max():.2f}" in PAGE
     rows = halves(table("question_moving", "followed"))["late"]
     rows = rows[rows["phase"] != "trained"].assign(step=rows["step"].astype(int))
     everyone = rows.groupby("step")["seed"].transform("size") == 6 * NETWORKS["followed"]
@@ -159,24 +221,29 @@ def test_what_else_is_said_of_question_5():
     lowest = min(by_step, key=by_step.get)
     start, low = (np.exp(by_step[step]) for step in (0, lowest))
     end = np.exp(moved("trained", "stays", "late").stack().mean())
-    assert f"falls from {start:.2f} to {low:.2f} at step {lowest}, the end of the" in PAGE
+    assert f"falls from {start:.2f} to {low:.2f} at step {lowest}, just after" in PAGE
     assert f"It ends at {end:.2f}." in PAGE
 
 
 def test_necessary_and_sufficient():
-    """The last section, but for what it takes from the findings."""
-    rows = table("question_worst", "followed").query("within == 'rms'")
-    cells = []
+    """The last section, but for what it takes from the findings and from question 1."""
+    rows = of_layers()
+    cells = {}
     for phase in ("initial", "trained"):
         logs = by_kind(rows[rows["phase"] == phase], "mean_sensitivity")
-        cells.append(told(logs[POOLING].mean(axis=1) - logs[WITHOUT].mean(axis=1), 2))
-    assert f"that without before training, and {cells[1]} after" in PAGE
-    assert f"mean sensitivity is {cells[0]} of" in PAGE
+        rest = logs[WITHOUT].mean(axis=1)
+        cells[phase] = told(logs[POOLING].mean(axis=1) - rest, 2)
+        cells |= {
+            f"{phase} {kind}": f"{np.exp((logs[kind] - rest).mean()):.2f}" for kind in POOLING
+        }
+    assert f"is {cells['initial']} before training and {cells['trained']} after." in PAGE
+    assert f"from {cells['initial average']} to {cells['trained average']}; max" in PAGE
+    assert f"max pooling goes from {cells['initial max']} to {cells['trained max']}." in PAGE
     late = halves(rows[rows["phase"] == "trained"])["late"]
-    late = late[late["layer"] != "prediction"]
-    for column, extreme in (("mean_sensitivity", "idxmin"), ("ratio", "idxmax")):
+    for column, extreme in (
+        ("mean_sensitivity", "idxmin"),
+        ("worst_sensitivity", "idxmin"),
+        ("ratio", "idxmax"),
+    ):
         values = late[column].astype("float64").groupby([late["layer"], late["kind"]]).mean()
         assert set(getattr(values.unstack(), extreme)(axis=1)) == {"average"}
-    kinds = table("question_worst", "followed").query("layer == 'prediction' and within == 'rms'")
-    kinds = kinds[kinds["phase"] == "trained"]
-    assert kinds["unchanged"].astype("float64").groupby(kinds["kind"]).mean().max() < 0.1
