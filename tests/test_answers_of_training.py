@@ -50,10 +50,9 @@ def test_worst_and_mean():
         cells = [told(before - image, 2), f"{told(after - image, 2)}, {verdict}"]
         assert f"| {half} layers, over that of the image | {' | '.join(cells)} | |" in PAGE
     # As the README has it, of late layers, the last of the two.
-    ratios = (
-        f"{np.exp(before.mean()):.1f} times before training, and {np.exp(after.mean()):.1f} times"
-    )
-    assert ratios in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    before, after = (f"{np.exp(each.mean()):.1f} times" for each in (before, after))
+    told_of = f"{before} the effect of the mean one before training, and {after} after"
+    assert told_of in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"| image | {np.exp(image):.2f} | {np.exp(image):.2f} | |" in PAGE
 
 
