@@ -101,7 +101,6 @@ def test_python_examples_give_what_they_say(session):
     assert 0 < session["answers"]["consistency"].item() <= 1
     assert 0 < session["shifts"]["consistency"].item() <= 1
     assert len(session["distances"]) == 64 * session["table"]["sensitivity"].notna().sum()
-    assert session["warped"].shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize("page", DOCS)
