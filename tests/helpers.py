@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import tarfile
 
 import keras
 import numpy as np
@@ -93,3 +94,18 @@ def loop_warp(images, flow, interpolation="bilinear"):
                 value = value + row_weight * weight * pixel
         warped[index] = value
     return warped
+
+
+def committed_runs(folder="*"):
+    """(name, content) of the files of runs in folders of results/, packed ones too."""
+    for path in sorted((ROOT / "results").glob(f"{folder}/provenance.json")):
+        archive = path.with_name("runs.tar.xz")
+        if archive.exists():
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    if member.isfile():
+                        name = pathlib.PurePosixPath(member.name).name
+                        yield name, packed.extractfile(member).read().decode()
+        elif path.parent.name != "quick":  # whose files stay on the machine that made them
+            for file in sorted((path.parent / "runs").glob("*.json")):
+                yield file.name, file.read_text(encoding="utf-8")

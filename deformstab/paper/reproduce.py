@@ -139,9 +139,8 @@ def _write(preset, output_dir, experiments, wanted, command, there) -> Results:
     write_text(claims_page.claims_page(results, extra), output_dir / "claims.md")
     by_study = _seconds_by_study(experiments, seconds)
     finished = [each for each in experiments if each.id in seconds]
-    older = runs.without_origin(finished, output_dir)
     page = folder_page.index_page(
-        results, verdicts, complete, written, command, finished, by_study, older
+        results, verdicts, complete, written, command, finished, by_study, output_dir
     )
     write_text(page, output_dir / "README.md")
     done = {"seconds": sum(seconds.values()), "seconds_by_study": by_study}

@@ -5,6 +5,8 @@ import pandas as pd
 from deformstab._version import __version__
 from deformstab.paper.figures.catalogue import FIGURES
 from deformstab.paper.pages.claims_page import SOURCE
+from deformstab.paper.runs import runs
+from deformstab.paper.runs.output_folder import PACKED
 from deformstab.paper.runs.preset import ALL_STUDIES
 from deformstab.paper.runs.presets import PRESETS
 from deformstab.paper.runs.recipes import RECIPES
@@ -41,7 +43,9 @@ def commands(command: str, preset, finished) -> tuple[str, str]:
     return with_recipes, command
 
 
-def index_page(results, claims: pd.DataFrame, drawn, written, command, finished, seconds, older=0):
+def index_page(
+    results, claims: pd.DataFrame, drawn, written, command, finished, seconds, output_dir
+):
     """README.md of the folder: figure → table → command → claims, with each figure and caption.
 
     Args:
@@ -51,10 +55,13 @@ def index_page(results, claims: pd.DataFrame, drawn, written, command, finished,
         command: as for `commands`.
         finished: experiments.
         seconds: that the runs of each study took.
-        older: how many files of runs do not say what they were made with.
+        output_dir: the folder, with the files of these runs.
     """
     made_by, command = commands(command, results.preset, finished)
-    origin = "versions, device and commit of each: `made_with` in its file in `runs/`"
+    older = runs.without_origin(finished, output_dir)
+    packed = (output_dir / PACKED).exists()
+    files = f"`{PACKED}`, which a second call unpacks" if packed else "`runs/`"
+    origin = f"versions, device and commit of each: `made_with` in its file in {files}"
     origin += f" ({older} of {len(finished)} files are older than that)" if older else ""
     lines = [f"# Results: {results.preset.name}", "", SOURCE + ".", ""]
     if results.preset.demonstration:

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, needs_tensorflow
+from helpers import ROOT, committed_runs, needs_tensorflow
 
 from deformstab.paper.note import gains, maxout, sparse
 from deformstab.paper.reproduce import list_runs, reproduce
@@ -154,8 +154,8 @@ def test_fields_of_all_kinds_are_in_one_table():
 def test_columns_of_texts_are_numbers_in_no_other_study():
     """The types of columns go by their names alone, in all files of runs."""
     for folder in ("cifar10-small", "pretrained"):
-        path = next((ROOT / "results" / folder / "runs").glob("*.json"))
-        for text in json.loads(path.read_text(encoding="utf-8"))["tables"].values():
+        _, content = next(committed_runs(folder))
+        for text in json.loads(content)["tables"].values():
             if text.strip():
                 frame = pd.read_csv(io.StringIO(text)).select_dtypes("number")
                 assert not set(frame) & set(note_measurements.TEXTS)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, needs_tensorflow
+from helpers import committed_runs, needs_tensorflow
 
 import deformstab as ds
 from deformstab.paper.figures import style
@@ -251,8 +251,8 @@ def test_a_file_that_is_cut_is_refused(folder, this, damage, tmp_path):
 def test_columns_of_texts_are_numbers_in_no_other_study():
     """The types of columns go by their names alone, in all files of runs."""
     for other in ("cifar10-small", "pretrained", "note"):
-        for path in sorted((ROOT / "results" / other / "runs").glob("*.json"))[::40]:
-            for text in json.loads(path.read_text(encoding="utf-8"))["tables"].values():
+        for _, content in list(committed_runs(other))[::40]:
+            for text in json.loads(content)["tables"].values():
                 if text.strip():
                     frame = pd.read_csv(io.StringIO(text)).select_dtypes("number")
                     assert not set(frame) & set(question_measurements.TEXTS)

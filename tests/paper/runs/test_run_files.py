@@ -5,11 +5,10 @@ import io
 import json
 import os
 import shutil
-import tarfile
 
 import pandas as pd
 import pytest
-from helpers import ROOT
+from helpers import committed_runs
 from test_result_tables import small_preset
 from test_runs import experiment
 from test_training_paths import tracked_run
@@ -25,22 +24,10 @@ from deformstab.paper.runs.pretrained_experiments import PRETRAINED, PretrainedE
 from deformstab.paper.runs.question_experiments import QuestionExperiment
 from deformstab.paper.runs.run_files import read_run
 
-RESULTS = ROOT / "results"
 THIS = experiment(
     **{"blocks": ((1, 4), (2, 8), (1, 8), (1, 8)), "downsampling": "strided_relu", "epochs": 3},
     **{"track": True, "variants": True, "class_pairs": True},
 )
-
-
-def committed():
-    """(name, content) of every file of a run in results/."""
-    for path in sorted(RESULTS.glob("*/runs/*.json")):
-        yield path.name, path.read_text(encoding="utf-8")
-    for path in sorted(RESULTS.glob("*/runs.tar.xz")):
-        with tarfile.open(path) as archive:
-            for member in archive.getmembers():
-                if member.isfile():
-                    yield os.path.basename(member.name), archive.extractfile(member).read().decode()
 
 
 def experiment_of(identity) -> Experiment:
@@ -68,7 +55,7 @@ def of_another_seed(this):
 
 def test_every_committed_file_of_a_run_is_accepted_with_all_its_rows(tmp_path):
     count = 0
-    for name, content in committed():
+    for name, content in committed_runs():
         result, path = json.loads(content), tmp_path / name
         path.write_text(content, encoding="utf-8")
         this = experiment_of(result["experiment"])
