@@ -31,6 +31,7 @@ _R = "R, deformation / noise"
 _NOISE = {"phase": "initial", "statistics": REESTIMATED, "noise": "gaussian"}
 _SHIFTS = {"phase": "trained", "metric": "cosine"}
 _WHEN = {"initial": "at initialization", "trained": "trained"}
+_CHANGE = "trained / initial"  # in the place of a phase: the ratio of both
 # Of each question two panels: title, table, column, its label, and the rows that are shown.
 _PANELS = {
     "1": tuple(
@@ -64,9 +65,15 @@ _PANELS = {
         (_WHEN[phase], "question_worst", "ratio", "worst / mean", {"phase": phase, "within": "rms"})
         for phase in PHASES
     ),
-    "5": tuple(
-        (_WHEN[phase], "question_moving", "ratio_euclidean", "moves / stays", {"phase": phase})
-        for phase in PHASES
+    "5": (
+        (
+            *("distance to the map that stays", "question_moving", "stays_euclidean"),
+            *("trained / at initialization", {"phase": _CHANGE}),
+        ),
+        (
+            *("which of the two is closer, trained", "question_moving", "ratio_euclidean"),
+            *("moves along / stays", {"phase": "trained"}),
+        ),
     ),
 }
 _SAID = {
@@ -81,8 +88,10 @@ _SAID = {
     "network.",
     "4": "The largest cosine distance that a search finds for an image, among deformations whose root "
     "mean square is that of random draws, over the mean of random draws.",
-    "5": "Squared Euclidean distance of a deformed image's map to the map that was moved along, over "
-    "that to the map as it was: below 1 a layer moves with the image, above 1 it stays.",
+    "5": "Squared Euclidean distances of a deformed image's map. (a) To the map as it was, after over "
+    "before training: below 1 training made the layer less sensitive. (b) To the map that was moved "
+    "along, over that to the map as it was: below 1 a layer rather moves with the image, above 1 it "
+    "rather stays.",
     "6": "R of the logits: sensitivity to diffeomorphisms of maximal entropy over that to Gaussian "
     "noise of the same length, squared Euclidean distances. A point a network, larger ones of more "
     f"training images; dashed: error = {FACTOR} · √R (Petrini et al. 2021).",
@@ -118,19 +127,30 @@ def plot(results, target):
 
 def _over_layers(axis, letter, results, title, name, column, label, which):
     style.panel(axis, letter, title)
-    table = results.tables.get(name, pd.DataFrame())
-    for key, value in which.items():
-        table = table[table[key] == value] if len(table) else table
-    left_out = {*NOT_COUNTED} - ({"input"} if name == "question_worst" else set())
-    table = table[~table["layer"].isin(left_out)] if len(table) else table
-    if not len(table):
+    table, means = results.tables.get(name, pd.DataFrame()), pd.Series()
+    if len(table):
+        left_out = {*NOT_COUNTED} - ({"input"} if name == "question_worst" else set())
+        table = table[~table["layer"].isin(left_out)]
+        if which.get("phase") == _CHANGE:
+            before, after = (_means(table, column, {**which, "phase": each}) for each in PHASES)
+            means = (after / before).dropna()
+        else:
+            means = _means(table, column, which)
+    if not len(means):
         style.not_run(axis)
         return
-    keys = ["downsampling", "seed", "layer", "layer_index"]
-    style.kind_lines(axis, table.groupby(keys, sort=False, as_index=False)[column].mean(), column)
+    style.kind_lines(axis, means.reset_index(), column)
     if column != "sensitivity":
         axis.axhline(1, color="0.15", linewidth=0.7)
     axis.set_ylabel(label)
+
+
+def _means(table, column, which) -> pd.Series:
+    """Of each network and layer, over the rows that are shown."""
+    for key, value in which.items():
+        table = table[table[key] == value]
+    keys = ["downsampling", "seed", "layer", "layer_index"]
+    return table.groupby(keys, sort=False)[column].mean()
 
 
 def _law(axes, results):
@@ -243,11 +263,13 @@ def caption(results, target):
     questions_asked = ""
     if len(table):
         questions_asked = " ".join(dict.fromkeys(table.loc[table["decisive"], "asks"]))
+    said = _SAID[target]
+    said = said if "(a)" in said else f"(a, b) {said}"
     bands, means = "Bands: ±2 standard deviations over seeds.", "Means over layers of logs"
     if target == "6":
         bands, means = "Lines: means over seeds.", f"{_slope(table)}Means of logs over networks"
     return (
-        f"{questions_asked} (a, b) {_SAID[target]} {bands}{asked} (c) {means}, one a seed, with 95 % "
+        f"{questions_asked} {said} {bands}{asked} (c) {means}, one a seed, with 95 % "
         "intervals (Student's t), and in grey the bounds between verdicts; claims.md has all rows."
     ).strip()
 

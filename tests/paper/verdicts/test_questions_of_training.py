@@ -454,6 +454,18 @@ def test_the_figure_shows_the_tables(target):
         expected = rows.groupby("layer_index")[column].mean()
         lines = [line.get_ydata() for line in second.lines]
         assert any(len(each) == len(expected) and np.allclose(each, expected) for each in lines)
+    if target == "5":
+        rows = results.tables["question_moving"]
+        rows = rows[(rows["downsampling"] == "max") & rows["layer"].isin(DEEP)]
+        stays = {
+            phase: rows[rows["phase"] == phase].set_index(["seed", "layer_index"])[
+                "stays_euclidean"
+            ]
+            for phase in ("initial", "trained")
+        }
+        expected = (stays["trained"] / stays["initial"]).groupby("layer_index").mean()
+        lines = [line.get_ydata() for line in first.lines]
+        assert any(len(each) == len(expected) and np.allclose(each, expected) for each in lines)
     caption = figure.caption(results, target)
     assert f"{75 if target == '6' else 25} networks of 5 seeds" in caption
     assert ("Slope of log error against log R: 0.5" in caption) == (target == "6")
