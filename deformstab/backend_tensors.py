@@ -115,11 +115,34 @@ def row_products(*pairs) -> tuple:
         import tensorflow as tf
 
         if not tf.config.list_physical_devices("GPU"):
-            rows = {id(x): tf.expand_dims(x, -2) for pair in pairs for x in pair}
+            each = {id(x): x for pair in pairs for x in pair}
+            rows = {key: tf.expand_dims(x, -2) for key, x in each.items()}
             return tuple(
                 tf.linalg.matmul(rows[id(x)], rows[id(y)], transpose_b=True) for x, y in pairs
             )
     return tuple(keras.ops.sum(x * y, axis=-1) for x, y in pairs)
+
+
+def split_rows(x, count: int) -> tuple:
+    """The first `count` rows of a tensor, and the rest.
+
+    `keras.ops.split` computes sizes within TensorFlow's graph: a dozen operations, which a model of
+    many layers traces for each of them.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tuple(tf.split(x, [count, x.shape[0] - count]))
+    return x[:count], x[count:]
+
+
+def copy_of_rows(x, count: int):
+    """The first `count` rows of a tensor in memory of their own: a slice may keep all rows alive."""
+    if keras.backend.backend() == "tensorflow":  # whose `keras.ops.take` looks for negative places
+        import tensorflow as tf
+
+        return tf.gather(x, np.arange(count))
+    return keras.ops.take(x, np.arange(count), axis=0)
 
 
 def memory_of(tensor) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled_model_step, kept_with
+from deformstab.backend_tensors import copy_of_rows, split_rows
 from deformstab.measurement.distances import careful_distances, quick_distances, three_sums
 from deformstab.measurement.watching import watch
 
@@ -275,8 +276,7 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
                     start, stop = spans[name]
                     if (start, stop) != (0, rows.shape[1]):
                         rows = rows[:, start:stop]
-                    # A slice may be a view, which keeps the rows of deformed images in memory.
-                    kept[name] = ops.take(rows, np.arange(count), axis=0)
+                    kept[name] = copy_of_rows(rows, count)
         return not wanted
 
     watch(model, pack(inputs), inputs[place], reduce)
@@ -285,5 +285,5 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
 
 def _images_and_moved(rows, count, draws):
     """Rows of a pass as [images, 1, …] and [images, draws, …]."""
-    clean, moved = ops.split(rows, [count])
+    clean, moved = split_rows(rows, count)
     return ops.expand_dims(clean, 1), ops.reshape(moved, (count, draws, *rows.shape[1:]))

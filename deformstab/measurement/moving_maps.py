@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from deformstab.backend import compiled
+from deformstab.backend_tensors import split_rows
 from deformstab.deformations.flows import SplineField
 from deformstab.deformations.splines import control_grid
 from deformstab.deformations.thin_plates import thin_plate_spline_matrix
@@ -137,7 +138,7 @@ class Moving:
         maps = ops.transpose(output, (0, 2, 3, 1)) if first else output
         maps = ops.cast(maps, "float32")
         draws = flow.shape[0] // count
-        clean, moved = ops.split(maps, [count])
+        clean, moved = split_rows(maps, count)
         clean = ops.repeat(clean, draws, axis=0)
         move = _moved(tuple(clean.shape[1:]), self.padding)
         expected = move(clean, flow)
