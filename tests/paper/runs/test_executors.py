@@ -66,6 +66,9 @@ def imported_ray():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")  # which an import reads
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)  # else Ray writes one into the home folder
+        # Ray's workers give way to all others (15), and tests beside these would hold them up: one of
+        # these took 171 s beside two processes, and 27 s so.
+        patch.setenv("RAY_worker_niceness", "0")
         yield pytest.importorskip("ray")
 
 

@@ -11,9 +11,9 @@ from helpers import ROOT, needs_tensorflow
 
 from deformstab.paper.reproduce import list_runs, reproduce
 from deformstab.paper.runs import runs
-from deformstab.paper.runs.output_folder import PACKED, refuse_other_results
+from deformstab.paper.runs.output_folder import PACKED, PROVENANCE, refuse_other_results
 from deformstab.paper.runs.presets import PRESETS
-from deformstab.tables import read_csv
+from deformstab.tables import read_csv, write_json
 
 pytestmark = needs_tensorflow  # the reproduction's
 NOTE = ROOT / "results" / "note"
@@ -78,16 +78,22 @@ def test_of_another_configuration_nothing_is_unpacked(packed):
     assert not (packed / "runs").exists()
 
 
-def test_what_is_packed_says_which_choices_decide(packed, tmp_path):
-    """Only runs of open questions read `shuffles`, and this folder's are all packed."""
-    questions = tmp_path / "questions"
-    questions.mkdir()
-    for name in ("provenance.json", PACKED):
-        shutil.copy(ROOT / "results" / "questions" / name, questions)
-    asked = dataclasses.replace(PRESETS["questions"], data_dir="cifar10.npz", shuffles=3)
-    with pytest.raises(ValueError, match="shuffles: 2 there, 3 now"):
-        refuse_other_results(questions, asked)
-    refuse_other_results(packed, dataclasses.replace(PRESET, shuffles=3))
+@pytest.mark.parametrize(("run", "decides"), [("questions-network-a", True), ("note-a", False)])
+def test_what_is_packed_says_which_choices_decide(tmp_path, run, decides):
+    """Only runs of open questions read `shuffles`."""
+    preset = dataclasses.replace(PRESETS["quick"], shuffles=2)
+    write_json(
+        {"backend": preset.backend, "configuration": preset.configuration()}, tmp_path / PROVENANCE
+    )
+    with tarfile.open(tmp_path / PACKED, "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo(f"runs/{run}.json"))
+    other = dataclasses.replace(preset, shuffles=3)
+    if decides:
+        with pytest.raises(ValueError, match="shuffles: 2 there, 3 now"):
+            refuse_other_results(tmp_path, other)
+    else:
+        refuse_other_results(tmp_path, other)
+    refuse_other_results(tmp_path, preset)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other"])
