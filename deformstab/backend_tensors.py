@@ -124,7 +124,7 @@ def row_products(*pairs) -> tuple:
 
 
 def split_rows(x, count: int) -> tuple:
-    """The first `count` rows of a tensor, and the rest.
+    """The first `count` rows of a tensor [rows, …], of a number that is known, and the rest.
 
     `keras.ops.split` computes sizes within TensorFlow's graph: a dozen operations, which a model of
     many layers traces for each of them.
