@@ -27,18 +27,16 @@ def test_a_copy_of_rows_has_memory_of_its_own(count):
 
 
 def test_products_of_rows_are_sums():
-    x, y = ROWS, ROWS[:, :1]
-    for found, (a, b) in zip(
-        row_products(
-            *(
-                (keras.ops.convert_to_tensor(a), keras.ops.convert_to_tensor(b))
-                for a, b in [(x, y), (x, x)]
-            )
-        ),
-        [(x, y), (x, x)],
-    ):
-        expected = (a.astype("float64") * b).sum(axis=-1)
-        np.testing.assert_allclose(numpy(found).reshape(expected.shape), expected, rtol=1e-6)
+    """One tensor stands in several pairs, as in what is measured."""
+    x, y = (keras.ops.convert_to_tensor(each) for each in (ROWS, ROWS[:, :1]))
+    wide = ROWS.astype("float64")
+    expected = [
+        (wide * wide[:, :1]).sum(axis=-1),
+        (wide**2).sum(axis=-1),
+        (wide[:, :1] ** 2).sum(axis=-1),
+    ]
+    for found, sums in zip(row_products((x, y), (x, x), (y, y)), expected, strict=True):
+        np.testing.assert_allclose(numpy(found).reshape(sums.shape), sums, rtol=1e-6, atol=1e-6)
 
 
 @needs_tensorflow
