@@ -11,6 +11,7 @@ from keras import ops
 from deformstab.backend import compiled_model_step, kept_with
 from deformstab.backend_tensors import copy_of_rows, split_rows
 from deformstab.measurement.distances import careful_distances, quick_distances, three_sums
+from deformstab.measurement.passes import widths_of
 from deformstab.measurement.watching import watch
 
 _WORKSPACE = 3  # tensors of the largest layer's size that a forward pass has in memory at once
@@ -61,9 +62,10 @@ def batches(model, images, layers, spans, metrics, batch_size, memory, deform, m
     found = {each.name: each for each in layers}
     careful = frozenset()
     for part in parts(images, batch_size, most, deform):
-        keep = tuple(spans.items()) if part.first else ()
+        keep, starts = widths_of(spans if part.first else {}, found)
         flows = moving.flows(images, *part.where) if moving and deform else []
         given = *part.inputs, *part.moved, *flows
+        given += (ops.convert_to_tensor(starts, "int32"),) if starts else ()
         while True:
             options = names, keep, metrics, careful, moving, flows
             step = _step(model, images, part.inputs, part.draws_at_once, found, *options)
@@ -208,12 +210,12 @@ def joined(inputs, moved, place) -> list:
     ]
 
 
-def _step(model, images, inputs, draws, found, names, spans, metrics, careful, moving, flows):
+def _step(model, images, inputs, draws, found, names, widths, metrics, careful, moving, flows):
     """The compiled step for these sizes, kept with the model."""
     sizes = tuple((tuple(x.shape), keras.backend.standardize_dtype(x.dtype)) for x in inputs)
     wanted = tuple(
         (each.name, each.features, each.rows, each.order)
-        for each in map(found.get, dict.fromkeys([*names, *dict(spans)]))
+        for each in map(found.get, dict.fromkeys([*names, *dict(widths)]))
     )
     key = (
         "forward",
@@ -222,7 +224,7 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, careful, m
         sizes,
         draws,
         names,
-        spans,
+        widths,
         careful and metrics,  # three sums are the same for all
         careful,
         wanted,
@@ -230,19 +232,24 @@ def _step(model, images, inputs, draws, found, names, spans, metrics, careful, m
     )
 
     def make():
-        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(spans)
+        what = draws, {name: found[name] for name, *_ in wanted}, set(names), dict(widths)
         what = *what, metrics, careful, moving
         step = functools.partial(_reduced, model, images.pack, images.place, *what)
         batch, *image = sizes[images.place][0]
         moved = [((batch * draws, *image), "float32")] if draws else []
         moved += [(tuple(each.shape), "float32") for each in flows]
+        parts_kept = sum(width is not None for _, width in widths)
+        moved += [((parts_kept, 2), "int32")] if parts_kept else []
         return compiled_model_step(step, model, *sizes, *moved)
 
     return kept_with(model, key, make)
 
 
-def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, moving, *tensors):
+def _reduced(model, pack, place, draws, found, names, widths, metrics, careful, moving, *tensors):
     """One forward pass: (sums, careful distances, rows), of each name."""
+    in_part = [name for name, width in widths.items() if width is not None]
+    if in_part:
+        *tensors, starts = tensors
     last = len(tensors) - (len(moving.grids) if moving and draws else 0)
     flows, tensors = tensors[last:], tensors[:last]
     inputs = list(tensors)
@@ -272,10 +279,9 @@ def _reduced(model, pack, place, draws, found, names, spans, metrics, careful, m
                         moved = moving.compared(name, call.output, count, flows)
                         for what, both in moved.items():
                             compare(name, what, *both)
-                if name in spans:
-                    start, stop = spans[name]
-                    if (start, stop) != (0, rows.shape[1]):
-                        rows = rows[:, start:stop]
+                if name in widths:
+                    if name in in_part:
+                        rows = ops.slice(rows, starts[in_part.index(name)], (count, widths[name]))
                     kept[name] = copy_of_rows(rows, count)
         return not wanted
 

@@ -44,3 +44,27 @@ def planned_passes(layers, count: int, memory_limit: float, copies: int = 1) -> 
             f"{math.ceil(entries * count / (share * _MOST_PASSES))}, or measure fewer layers"
         )
     return passes
+
+
+def widths_of(spans, layers) -> tuple[tuple, list]:
+    """Of a pass: how much of which layers it keeps, and where that starts.
+
+    A layer that does not fit into memory comes in many parts of one width. A step that is compiled
+    for a width, with the start as its input, serves all of them.
+
+    Args:
+        spans: name → (start, stop), as `planned_passes` gives them.
+        layers: name → `Representation`.
+
+    Returns:
+        (name, number of entries, `None` for all of them) of each layer; and (0, start), image and
+        entry, of each that is kept in part.
+    """
+    widths, starts = [], []
+    for name, (start, stop) in spans.items():
+        if stop is None or (start, stop) == (0, layers[name].features):
+            widths.append((name, None))
+        else:
+            widths.append((name, stop - start))
+            starts.append((0, start))
+    return tuple(widths), starts

@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import math
+import types
 import weakref
 
 import keras
@@ -18,6 +19,7 @@ import deformstab as ds
 from deformstab.measurement import forward, layer_distances, pairs, sensitivity
 from deformstab.measurement.distances import METRICS
 from deformstab.measurement.pairs import pair_squares
+from deformstab.measurement.passes import planned_passes
 from deformstab.measurement.stimuli import deformed_images
 
 NUMBERS = ["distance", "baseline", "sensitivity", "sensitivity_low", "sensitivity_high"]
@@ -466,6 +468,21 @@ def test_a_second_measurement_traces_nothing(images):
         assert measure(model, images.copy(), **options).equals(table)
         measure(model, images + 1, seed=3, intervals=False, **options)
     assert counting.calls == calls
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch traces nothing")
+def test_parts_of_a_layer_share_what_is_traced(images):
+    """A layer of 16 entries, of which no pass has room for more than one or two."""
+    counting = Counting(name="counting")
+    model = keras.Sequential([keras.Input((4, 4, 1)), counting, layers.Flatten()])
+    expected = measure(model, images, layers="counting")
+    layer = types.SimpleNamespace(name="counting", features=16, itemsize=4)
+    for memory_limit, passes in ((1, 16), (9 * 4 / 0.85 * 2.5, 8)):
+        assert len(planned_passes([layer], len(images), memory_limit)) == passes
+        before = counting.calls
+        tables_agree(measure(model, images, layers="counting", memory_limit=memory_limit), expected)
+        # Deformed images with the first part, and parts of one width.
+        assert counting.calls - before == 2
 
 
 # ---- a bar ----
