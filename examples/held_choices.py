@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Question 2 asked in another way: adaptive networks whose choices a deformation cannot change.
+
+examples/held_choices.py [--data_dir=cifar10.npz] [--seeds=5] [--networks=FOLDER] [--output=FILE]
+
+Adaptive sampling keeps, image by image, the grid of pixels of the largest norm. A deformation can
+make another grid the largest, and the map then jumps by a pixel. If that is why adaptive networks are
+more sensitive to deformations, they must be as sensitive as the others once the deformed image has
+to keep the grids of the original. The networks are those of `--preset=questions`: before training,
+and, of the seeds that FOLDER has them of (`bin/reproduce_figures --keep_networks`), after it.
+"""
+
+import argparse
+import itertools
+import pathlib
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import deformstab as ds
+from deformstab.deformations.parts import FlowPart
+from deformstab.networks.adaptive import (
+    AdaptivePolyphase2D,
+    MaxAdaptivePolyphase2D,
+    PolyphaseChoice2D,
+)
+from deformstab.networks.vgg import CIFAR10_BLOCKS
+from deformstab.paper.data import datasets
+from deformstab.tables import write_csv
+
+PARTS = ("full", "beyond_translation")
+KINDS = ("subsample", "aps", "max", "max_aps")
+
+
+def choices_of(model):
+    """A model of the same images that gives the choice [batch] of each adaptive layer, in a list."""
+    outputs = []
+    for layer in model.layers:
+        if isinstance(layer, AdaptivePolyphase2D):
+            maxima = isinstance(layer, MaxAdaptivePolyphase2D)
+            options = {**layer.get_config(), "name": f"{layer.name}_choice", "maxima": maxima}
+            outputs.append(PolyphaseChoice2D.from_config(options)(layer.input))
+    return keras.Model(model.input, outputs)
+
+
+def with_held_choices(model):
+    """The same layers and weights; adaptive layers keep what they keep of another image.
+
+    Args:
+        model: of `ds.vgg`, of an adaptive kind: a chain of layers.
+
+    Returns:
+        A model of two inputs, the image, and the one whose choices count. Names of layers are those of
+        `model`.
+    """
+    choices = choices_of(model)
+    images = tensor = keras.Input(model.input.shape[1:], name="input")
+    other = keras.Input(model.input.shape[1:], name="original")
+    held = iter(choices(other))
+    for layer in model.layers[1:]:
+        copy = type(layer).from_config(layer.get_config())
+        adaptive = isinstance(layer, AdaptivePolyphase2D)
+        tensor = copy(tensor, next(held)) if adaptive else copy(tensor)
+        copy.set_weights(layer.get_weights())
+    return keras.Model([images, other], tensor)
+
+
+def changed(model, images, deformation, part):
+    """The share of images of which a deformation changes a choice: by layer, then of any layer."""
+    moved = FlowPart(deformation, part)
+    deformed = moved.deform(images, deformation.draw(len(images), seed=0))
+    choices = choices_of(model)
+    before, after = (
+        np.stack(choices.predict(keras.ops.convert_to_numpy(each), verbose=0))
+        for each in (images, deformed)
+    )
+    differ = before != after
+    return [*differ.mean(axis=1), differ.any(axis=0).mean()]
+
+
+def measure(model, images, deformation):
+    """Sensitivities of a network, of an adaptive one with its choices held too.
+
+    Returns:
+        A row for each metric, part of the deformation and state of the choices ("free", "held"):
+        `sensitivity`, the geometric mean over the paper's layers behind the image.
+    """
+    names, rows = ds.paper_layers(model), []
+    ways = {"free": (model, images, None)}
+    if any(isinstance(layer, AdaptivePolyphase2D) for layer in model.layers):
+        ways["held"] = with_held_choices(model), [images, images], 0
+    for metric, (choices, (network, given, which)) in itertools.product(
+        ("cosine", "euclidean"), ways.items()
+    ):
+        options = {"intervals": False, "progress": False, "deformed_input": which}
+        table = ds.sensitivity_by_part(network, given, deformation, names, metric, **options)
+        table = table[(table["layer"] != "input") & table["part"].isin(PARTS)]
+        for part, logs in np.log(table["sensitivity"]).groupby(table["part"]):
+            value = np.exp(logs.mean())
+            rows.append({"choices": choices, "part": part, "metric": metric, "sensitivity": value})
+    return pd.DataFrame(rows)
+
+
+def trained(folder, kind, seed, model):
+    """Loads a trained network of the questions into `model`; whether the folder has one."""
+    name = f"questions-circular-*-{kind}-seed{seed}-*/trained.weights.h5"
+    for path in folder.glob(name) if folder else ():
+        model.load_weights(path)
+        return True
+    return False
+
+
+def main(
+    dataset, data_dir, seeds, train_images, folder, output, blocks=CIFAR10_BLOCKS, measured=128
+):
+    """Writes a row for each network, state of its choices, part of the deformation and metric."""
+    data = datasets.load(dataset, data_dir, 32, train_images, 512)
+    images, tables = data.x_test[:measured], []
+    deformation = ds.RandomDeformation(seed=0)
+    for seed, kind in tqdm(list(itertools.product(range(seeds), KINDS)), disable=None):
+        options = {"seed": seed, "padding": "circular"}
+        model = ds.vgg(data.image_shape, data.classes, blocks, kind, **options)
+        for phase in ("initial", "trained"):
+            if phase == "initial":
+                ds.reestimate_batch_normalization(model, data.x_train, 64)
+            elif not trained(folder, kind, seed, model):
+                continue
+            table = measure(model, images, deformation)
+            table = table.assign(phase=phase, downsampling=kind, seed=seed)
+            if kind.endswith("aps"):
+                shares = {part: changed(model, images, deformation, part)[-1] for part in PARTS}
+                table["changed"] = table["part"].map(shares)
+            tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    first = ["phase", "downsampling", "seed"]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    write_csv(table, output, digits=9)
+    keys = ["phase", "metric", "part", "downsampling", "choices"]
+    shown = np.log(table["sensitivity"]).groupby([table[key] for key in keys])
+    print(np.exp(shown.mean()).unstack(["downsampling", "choices"]).round(3).to_string())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", help="CIFAR-10 as an .npz file; without it, photographs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--train_images", type=int, default=4000)
+    parser.add_argument("--networks", type=pathlib.Path, help="what --keep_networks wrote")
+    parser.add_argument("--output", default="results/questions/held_choices.csv")
+    given = parser.parse_args()
+    main(
+        *("cifar10" if given.data_dir else "photos", given.data_dir),
+        *(given.seeds, given.train_images, given.networks, pathlib.Path(given.output)),
+    )

@@ -1,0 +1,86 @@
+"""The check of question 2's answer: adaptive networks whose choices are another image's."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from helpers import ROOT, natural_images
+
+import deformstab as ds
+from deformstab.tables import read_csv
+
+SPEC = importlib.util.spec_from_file_location("held", ROOT / "examples" / "held_choices.py")
+example = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(example)
+BLOCKS = ((1, 4), (1, 6))
+
+
+def network(kind):
+    return ds.vgg((16, 16, 3), 4, BLOCKS, kind, padding="circular", seed=2)
+
+
+def largest_grid(image):
+    """The number of the grid of every second pixel with the largest norm, by a plain loop."""
+    return int(np.argmax([(image[i::2, j::2] ** 2).sum() for i in (0, 1) for j in (0, 1)]))
+
+
+def test_choices_are_those_of_the_largest_norm():
+    images, model = natural_images(12), network("aps")
+    maps = keras.Model(model.input, model.get_layer("block1_downsample").input)
+    expected = [largest_grid(image) for image in maps.predict(images, verbose=0)]
+    first, second = example.choices_of(model).predict(images, verbose=0)
+    np.testing.assert_array_equal(first, expected)
+    assert len(set(expected)) > 1
+    assert len(set(second)) > 1
+
+
+@pytest.mark.parametrize("kind", ["aps", "max_aps"])
+def test_held_to_itself_a_network_is_the_same(kind):
+    images, model = natural_images(12), network(kind)
+    held = example.with_held_choices(model)
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_array_equal(held.predict([images, images], verbose=0), expected)
+    # By a rolled image's choices it keeps other pixels; moved with it, the same ones.
+    rolled = np.roll(images, 1, axis=2)
+    assert np.abs(held.predict([rolled, images], verbose=0) - expected).max() > 1e-3
+    both = held.predict([rolled, rolled], verbose=0)
+    np.testing.assert_allclose(both, expected, atol=1e-5)
+
+
+def test_held_to_the_first_grid_it_is_the_kind_without_choices():
+    """An image whose norms are equal keeps the first grid everywhere, as subsampling does."""
+    images, flat = natural_images(6), np.full((6, 16, 16, 3), 0.5, "float32")
+    for adaptive, plain in (("aps", "subsample"), ("max_aps", "max")):
+        held = example.with_held_choices(network(adaptive))
+        expected = network(plain).predict(images, verbose=0)
+        np.testing.assert_allclose(held.predict([images, flat], verbose=0), expected, atol=1e-6)
+
+
+def test_changed_choices():
+    images, model = natural_images(12), network("aps")
+    still = ds.RandomDeformation(max_displacement=1e-6)
+    assert example.changed(model, images, still, "full") == [0, 0, 0]
+    first, second, either = example.changed(model, images, ds.RandomDeformation(), "full")
+    assert 0 < max(first, second) <= either <= first + second
+
+
+def test_the_script_in_small(tmp_path, capsys):
+    path, folder = tmp_path / "held_choices.csv", tmp_path / "networks"
+    data = example.datasets.load("photos", None, 32, 64, 512)
+    model = ds.vgg(data.image_shape, data.classes, BLOCKS, "max_aps", padding="circular", seed=7)
+    kept = folder / "questions-circular-photos-max_aps-seed0-0123456789" / "trained.weights.h5"
+    kept.parent.mkdir(parents=True)
+    model.save_weights(kept)
+    example.main("photos", None, 1, 64, folder, path, blocks=BLOCKS, measured=8)
+    table = read_csv(path)
+    assert len(table) == (2 + 2 * 2 + 2) * 4
+    assert set(table.loc[table["phase"] == "trained", "downsampling"]) == {"max_aps"}
+    assert table["changed"].notna().equals(table["downsampling"].str.endswith("aps"))
+    assert "held" in capsys.readouterr().out
+    names = ds.paper_layers(model)
+    found = ds.measure_sensitivity(model, data.x_test[:8], layers=names, intervals=False)
+    expected = np.exp(np.log(found["sensitivity"][1:]).mean())
+    which = "phase == 'trained' and choices == 'free' and part == 'full' and metric == 'cosine'"
+    (value,) = table.query(which)["sensitivity"]
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
