@@ -5,9 +5,10 @@ examples/held_choices.py [--data_dir=cifar10.npz] [--seeds=5] [--networks=FOLDER
 
 Adaptive sampling keeps, image by image, the grid of pixels of the largest norm. A deformation can
 make another grid the largest, and the map then jumps by a pixel. If that is why adaptive networks are
-more sensitive to deformations, they must be as sensitive as the others once the deformed image has
-to keep the grids of the original. The networks are those of `--preset=questions`: before training,
-and, of the seeds that FOLDER has them of (`bin/reproduce_figures --keep_networks`), after it.
+more sensitive to deformations, less the translation in them, they must be as sensitive as the others
+once the deformed image has to keep the grids of the original. The networks are those of
+`--preset=questions`: before training, and, of the seeds that FOLDER has them of
+(`bin/reproduce_figures --keep_networks`), after it.
 """
 
 import argparse
@@ -30,7 +31,6 @@ from deformstab.networks.vgg import CIFAR10_BLOCKS
 from deformstab.paper.data import datasets
 from deformstab.tables import write_csv
 
-PARTS = ("full", "beyond_translation")
 KINDS = ("subsample", "aps", "max", "max_aps")
 
 
@@ -67,40 +67,50 @@ def with_held_choices(model):
     return keras.Model([images, other], tensor)
 
 
-def changed(model, images, deformation, part):
-    """The share of images of which a deformation changes a choice: by layer, then of any layer."""
-    moved = FlowPart(deformation, part)
-    deformed = moved.deform(images, deformation.draw(len(images), seed=0))
+def changed(model, images, moved):
+    """The share of images of which a deformation changes a choice.
+
+    Returns:
+        By the names of the adaptive layers, of a network whose earlier choices may have changed as
+        well; and as "logits", where any of them did.
+    """
+    deformed = moved.deform(images, moved.draw(len(images), seed=0))
     choices = choices_of(model)
     before, after = (
         np.stack(choices.predict(keras.ops.convert_to_numpy(each), verbose=0))
         for each in (images, deformed)
     )
+    names = [each.name for each in model.layers if isinstance(each, AdaptivePolyphase2D)]
     differ = before != after
-    return [*differ.mean(axis=1), differ.any(axis=0).mean()]
+    return {**dict(zip(names, differ.mean(axis=1))), "logits": differ.any(axis=0).mean()}
 
 
-def measure(model, images, deformation):
+def measure(model, images, moved):
     """Sensitivities of a network, of an adaptive one with its choices held too.
 
+    Args:
+        model: of `ds.vgg`.
+        images: that measure it.
+        moved: the deformation.
+
     Returns:
-        A row for each metric, part of the deformation and state of the choices ("free", "held"):
-        `sensitivity`, the geometric mean over the paper's layers behind the image.
+        The columns `layer_index`, `layer` and `sensitivity` of `ds.measure_sensitivity`, for the
+        paper's layers behind the image and the logits, for each state of the `choices`, "free" and
+        "held"; with `changed`, of layers that choose and of the logits.
     """
-    names, rows = ds.paper_layers(model), []
     ways = {"free": (model, images, None)}
+    shares = {}
     if any(isinstance(layer, AdaptivePolyphase2D) for layer in model.layers):
         ways["held"] = with_held_choices(model), [images, images], 0
-    for metric, (choices, (network, given, which)) in itertools.product(
-        ("cosine", "euclidean"), ways.items()
-    ):
+        shares = changed(model, images, moved)
+    tables, names = [], [*ds.paper_layers(model)[1:], "logits"]
+    for choices, (network, given, which) in ways.items():
         options = {"intervals": False, "progress": False, "deformed_input": which}
-        table = ds.sensitivity_by_part(network, given, deformation, names, metric, **options)
-        table = table[(table["layer"] != "input") & table["part"].isin(PARTS)]
-        for part, logs in np.log(table["sensitivity"]).groupby(table["part"]):
-            value = np.exp(logs.mean())
-            rows.append({"choices": choices, "part": part, "metric": metric, "sensitivity": value})
-    return pd.DataFrame(rows)
+        table = ds.measure_sensitivity(network, given, moved, names, **options)
+        table = table[["layer_index", "layer", "sensitivity"]].assign(choices=choices)
+        table["changed"] = table["layer"].map(shares if choices == "free" else {})
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def trained(folder, kind, seed, model):
@@ -115,10 +125,10 @@ def trained(folder, kind, seed, model):
 def main(
     dataset, data_dir, seeds, train_images, folder, output, blocks=CIFAR10_BLOCKS, measured=128
 ):
-    """Writes a row for each network, state of its choices, part of the deformation and metric."""
+    """Writes a row for each network, state of its choices and layer; prints means over layers."""
     data = datasets.load(dataset, data_dir, 32, train_images, 512)
     images, tables = data.x_test[:measured], []
-    deformation = ds.RandomDeformation(seed=0)
+    moved = FlowPart(ds.RandomDeformation(seed=0), "beyond_translation")
     for seed, kind in tqdm(list(itertools.product(range(seeds), KINDS)), disable=None):
         options = {"seed": seed, "padding": "circular"}
         model = ds.vgg(data.image_shape, data.classes, blocks, kind, **options)
@@ -127,19 +137,16 @@ def main(
                 ds.reestimate_batch_normalization(model, data.x_train, 64)
             elif not trained(folder, kind, seed, model):
                 continue
-            table = measure(model, images, deformation)
-            table = table.assign(phase=phase, downsampling=kind, seed=seed)
-            if kind.endswith("aps"):
-                shares = {part: changed(model, images, deformation, part)[-1] for part in PARTS}
-                table["changed"] = table["part"].map(shares)
-            tables.append(table)
+            which = {"phase": phase, "downsampling": kind, "seed": seed}
+            tables.append(measure(model, images, moved).assign(**which))
     table = pd.concat(tables, ignore_index=True)
-    first = ["phase", "downsampling", "seed"]
+    first = ["phase", "downsampling", "seed", "choices"]
     table = table[[*first, *(name for name in table if name not in first)]]
-    write_csv(table, output, digits=9)
-    keys = ["phase", "metric", "part", "downsampling", "choices"]
-    shown = np.log(table["sensitivity"]).groupby([table[key] for key in keys])
-    print(np.exp(shown.mean()).unstack(["downsampling", "choices"]).round(3).to_string())
+    write_csv(table, output, digits=6)
+    logits = table["layer"].eq("logits").map({True: "logits", False: "layers"}).rename("of")
+    keys = [table["phase"], logits, table["downsampling"], table["choices"]]
+    shown = np.log(table["sensitivity"]).groupby(keys).mean()
+    print(np.exp(shown).unstack(["downsampling", "choices"]).round(3).to_string())
 
 
 if __name__ == "__main__":

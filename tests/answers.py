@@ -13,7 +13,7 @@ from scipy import stats
 FOLDER = ROOT / "results" / "questions"
 PAGE = " ".join((ROOT / "docs" / "answers.md").read_text(encoding="utf-8").split())
 WITHOUT, POOLING = ["subsample", "strided", "strided_relu"], ["max", "average"]
-NETWORKS = {"network": 25, "followed": 15}  # of questions 1 and 3; of 4 and 5
+NETWORKS = {"network": 25, "circular": 18, "followed": 15}  # of questions 1 and 3; 2; 4 and 5
 
 
 @functools.cache

@@ -59,9 +59,10 @@ def test_held_to_the_first_grid_it_is_the_kind_without_choices():
 
 def test_changed_choices():
     images, model = natural_images(12), network("aps")
+    names = ["block1_downsample", "block2_downsample", "logits"]
     still = ds.RandomDeformation(max_displacement=1e-6)
-    assert example.changed(model, images, still, "full") == [0, 0, 0]
-    first, second, either = example.changed(model, images, ds.RandomDeformation(), "full")
+    assert example.changed(model, images, still) == dict.fromkeys(names, 0)
+    first, second, either = example.changed(model, images, ds.RandomDeformation()).values()
     assert 0 < max(first, second) <= either <= first + second
 
 
@@ -74,13 +75,15 @@ def test_the_script_in_small(tmp_path, capsys):
     model.save_weights(kept)
     example.main("photos", None, 1, 64, folder, path, blocks=BLOCKS, measured=8)
     table = read_csv(path)
-    assert len(table) == (2 + 2 * 2 + 2) * 4
+    assert len(table) == (2 + 2 * 2 + 2) * 5
     assert set(table.loc[table["phase"] == "trained", "downsampling"]) == {"max_aps"}
-    assert table["changed"].notna().equals(table["downsampling"].str.endswith("aps"))
+    chosen = table["downsampling"].str.endswith("aps") & (table["choices"] == "free")
+    assert table["changed"].notna().equals(chosen & ~table["layer"].str.endswith("relu"))
     assert "held" in capsys.readouterr().out
-    names = ds.paper_layers(model)
-    found = ds.measure_sensitivity(model, data.x_test[:8], layers=names, intervals=False)
-    expected = np.exp(np.log(found["sensitivity"][1:]).mean())
-    which = "phase == 'trained' and choices == 'free' and part == 'full' and metric == 'cosine'"
-    (value,) = table.query(which)["sensitivity"]
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    found = ds.sensitivity_by_part(model, data.x_test[:8], layers=list(set(table["layer"])))
+    found = found[found["part"] == "beyond_translation"].set_index("layer")["sensitivity"]
+    trained = table[table["phase"] == "trained"].set_index(["choices", "layer"])["sensitivity"]
+    np.testing.assert_allclose(trained["free"], found[trained["free"].index], rtol=1e-5)
+    # In front of the first choice nothing can be held; behind it a choice or another changes.
+    assert trained["held", "block1_conv1_relu"] == trained["free", "block1_conv1_relu"]
+    assert trained["held", "block2_downsample"] != trained["free", "block2_downsample"]
