@@ -19,7 +19,12 @@ ROWS = {  # of the table: what deviates from what the rule asks
         "change": "whole pixel",
         "outside": "circular",
     },
+    "layers: a shift in any direction, borders touch": {
+        "change": "fraction",
+        "outside": "circular",
+    },
     "output: deformations without their shift": {"layers": "output"},
+    " the same, before training": {"layers": "output", "phase": "initial"},
     "output: whole deformations": {"change": "full", "layers": "output"},
 }
 
@@ -58,18 +63,22 @@ def test_adaptive_kinds_beside_the_others(row):
         assert f"By seed, max pooling with adaptive sampling has {by_seed}" in PAGE
         (p,) = verdicts.loc[verdicts["what"].str.contains(" max_aps /"), "p"]
         assert f"p is {p:.3f}, since" in PAGE
-    assert f"| {row} | {' | '.join(cells)} |" in PAGE
+    assert f"| {row.strip()} | {' | '.join(cells)} |" in PAGE
 
 
 def test_which_layers():
     late, early = (told(between(PAIRS[1], layers=half), 2) for half in ("late", "early"))
-    assert f"in late layers, {late}, and less in early ones, {early}." in PAGE
+    assert (
+        f"in late layers (the last six), {late}, and less in early ones (the first six), {early}."
+        in PAGE
+    )
     first = [told(between(pair, layers="first"), 2) for pair in PAIRS]
-    assert "After training they are {} and {} times as sensitive".format(*first) in PAGE
+    told_of = "they are {} times as sensitive as those of subsampling, with max pooling {} times"
+    assert told_of.format(*first) in PAGE
     for pair in PAIRS:  # before it, weights are equal
         assert between(pair, layers="first", phase="initial").abs().max() < 1e-6
     output = np.exp(between(PAIRS[0], layers="output").mean())
-    assert f"there subsampling gains by it, {output:.2f} times" in PAGE
+    assert f"it is otherwise, {output:.2f} times for subsampling" in PAGE
 
 
 def test_consistency():
@@ -92,6 +101,11 @@ def test_other_kinds_of_pooling():
     told_of = "a shift by one pixel is {} times that of subsampling, and that to deformations "
     told_of += "without their shift {}. With average pooling the second is {}, with max pooling {}."
     assert told_of.format(pixel, *kinds) in PAGE
+    means = logs_of()[["blur", "average", "max", "subsample"]]  # from the least sensitive one
+    assert means.mean().is_monotonic_increasing
+    rows = table("question_consistency", "circular").query("phase == 'trained'")
+    consistent = rows["consistency"].astype("float64").groupby(rows["kind"]).mean()
+    assert consistent[means.columns].is_monotonic_decreasing
 
 
 def test_how_long_they_were_trained():
@@ -126,10 +140,14 @@ def test_held_choices(pair):
 
 
 def test_held_choices_at_the_output():
-    cells = [np.exp(held("trained", *pair, output=True)[1]) for pair in PAIRS]
-    told_of = "it is {:.2f} and {:.2f} times that of subsampling after training, and {:.2f} and "
-    told_of += "{:.2f} times that of max pooling."
-    assert told_of.format(*cells[0], *cells[1]) in PAGE
+    cells = [np.exp(each) for pair in PAIRS for each in held("trained", *pair, output=True)]
+    told_of = (
+        "with choices free, {:.2f} and {:.2f} times that of subsampling, and {:.2f} and {:.2f} "
+    )
+    told_of += (
+        "times with choices held. For max pooling these are {:.2f} and {:.2f}, and {:.2f} and "
+    )
+    assert (told_of + "{:.2f}.").format(*np.concatenate(cells)) in PAGE
 
 
 def test_the_networks_whose_choices_are_free_are_those_of_the_runs():
