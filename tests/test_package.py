@@ -53,8 +53,8 @@ ROOMS = {
         ),
         *(
             "input_range",
-            "forward",
             "passes",
+            "forward",
             "layer_distances",
             "sensitivity",
             "parts_of_sensitivity",
