@@ -113,19 +113,31 @@ def measure(model, images, moved):
     return pd.concat(tables, ignore_index=True)
 
 
-def trained(folder, kind, seed, model):
-    """Loads a trained network of the questions into `model`; whether the folder has one."""
-    name = f"questions-circular-*-{kind}-seed{seed}-*/trained.weights.h5"
-    for path in folder.glob(name) if folder else ():
-        model.load_weights(path)
-        return True
-    return False
+def trained(folder, dataset):
+    """The trained networks of the questions in a folder: (kind, seed) → file of weights.
+
+    Raises:
+        ValueError: there are none, or several of a kind and seed, whose recipes differ.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"questions-circular-{dataset}-*/trained.weights.h5")):
+        kind, seed = path.parent.name.split("-")[3:5]
+        if (kind, int(seed.removeprefix("seed"))) in found:
+            raise ValueError(f"{folder} has several networks of {kind}, {seed}: leave one of them")
+        found[kind, int(seed.removeprefix("seed"))] = path
+    if not found:
+        raise ValueError(
+            f"{folder} has no circular networks of {dataset}; `bin/reproduce_figures "
+            "--preset=questions --keep_networks=FOLDER` keeps them as it trains"
+        )
+    return found
 
 
 def main(
     dataset, data_dir, seeds, train_images, folder, output, blocks=CIFAR10_BLOCKS, measured=128
 ):
     """Writes a row for each network, state of its choices and layer; prints means over layers."""
+    weights = trained(folder, dataset) if folder else {}
     data = datasets.load(dataset, data_dir, 32, train_images, 512)
     images, tables = data.x_test[:measured], []
     moved = FlowPart(ds.RandomDeformation(seed=0), "beyond_translation")
@@ -135,7 +147,9 @@ def main(
         for phase in ("initial", "trained"):
             if phase == "initial":
                 ds.reestimate_batch_normalization(model, data.x_train, 64)
-            elif not trained(folder, kind, seed, model):
+            elif (kind, seed) in weights:
+                model.load_weights(weights[kind, seed])
+            else:
                 continue
             which = {"phase": phase, "downsampling": kind, "seed": seed}
             tables.append(measure(model, images, moved).assign(**which))

@@ -87,3 +87,16 @@ def test_the_script_in_small(tmp_path, capsys):
     # In front of the first choice nothing can be held; behind it a choice or another changes.
     assert trained["held", "block1_conv1_relu"] == trained["free", "block1_conv1_relu"]
     assert trained["held", "block2_downsample"] != trained["free", "block2_downsample"]
+
+
+def test_networks_that_are_not_there_or_there_twice(tmp_path):
+    arguments = "photos", None, 1, 64
+    with pytest.raises(ValueError, match="has no circular networks of photos"):
+        example.main(*arguments, tmp_path, tmp_path / "table.csv")
+    for recipe in ("0123456789", "9876543210"):
+        kept = tmp_path / f"questions-circular-photos-max_aps-seed0-{recipe}"
+        kept.mkdir()
+        (kept / "trained.weights.h5").touch()
+    with pytest.raises(ValueError, match="several networks of max_aps, seed0"):
+        example.main(*arguments, tmp_path, tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()
