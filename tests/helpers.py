@@ -1,5 +1,6 @@
 """What several test modules share: images, a small network, plain oracles, the backend at hand."""
 
+import importlib.util
 import math
 import pathlib
 import tarfile
@@ -17,6 +18,14 @@ BACKEND = keras.backend.backend()
 DOUBLE = keras.backend.standardize_dtype(ops.convert_to_tensor(np.zeros(1)).dtype) == "float64"
 needs_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own ways")
 needs_double = pytest.mark.skipif(not DOUBLE, reason="needs float64")
+
+
+def module_at(path):
+    """A Python file that stands in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def numpy(tensor):

@@ -15,7 +15,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, ROOT, natural_images
+from helpers import BACKEND, ROOT, module_at, natural_images
 
 import deformstab as ds
 from deformstab.deformations import splines
@@ -431,9 +431,7 @@ INSTALL = PACKAGE.parent / ".ci" / "install.py"
 
 def test_uv_is_told_what_pip_is_told():
     """As `pip config list` writes it; what the environment says comes first, and counts."""
-    spec = importlib.util.spec_from_file_location("install", INSTALL)
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
+    install = module_at(INSTALL)
     listed = """\
 :env:.find-links='/wheels'
 global.extra-index-url='https://one.example/simple\\nhttps://two.example/simple'

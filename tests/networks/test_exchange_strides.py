@@ -1,12 +1,10 @@
 """examples/exchange_strides.py: a strided network as it is, and exchanged."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, natural_images, randomize
+from helpers import ROOT, module_at, natural_images, randomize
 from keras import layers
 
 import deformstab as ds
@@ -16,11 +14,7 @@ LINES = [("strides", "of training"), ("blur", "of training"), ("blur", "anew")]
 
 @pytest.fixture(scope="module")
 def example():
-    path = ROOT / "examples/exchange_strides.py"
-    spec = importlib.util.spec_from_file_location("exchange_strides", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / "examples" / "exchange_strides.py")
 
 
 def test_each_row_is_what_the_library_measures(example):

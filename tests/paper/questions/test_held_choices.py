@@ -1,18 +1,14 @@
 """The check of question 2's answer: adaptive networks whose choices are another image's."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
-from helpers import ROOT, natural_images
+from helpers import ROOT, module_at, natural_images
 
 import deformstab as ds
 from deformstab.tables import read_csv
 
-SPEC = importlib.util.spec_from_file_location("held", ROOT / "examples" / "held_choices.py")
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
+example = module_at(ROOT / "examples" / "held_choices.py")
 BLOCKS = ((1, 4), (1, 6))
 
 

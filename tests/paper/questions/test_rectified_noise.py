@@ -1,18 +1,12 @@
 """The check of question 1's answer: networks without ReLU."""
 
-import importlib.util
-
 import numpy as np
-from helpers import ROOT, natural_images
+from helpers import ROOT, module_at, natural_images
 
 import deformstab as ds
 from deformstab.tables import read_csv
 
-SPEC = importlib.util.spec_from_file_location(
-    "rectified_noise", ROOT / "examples" / "rectified_noise.py"
-)
-example = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(example)
+example = module_at(ROOT / "examples" / "rectified_noise.py")
 
 
 def test_without_relu_a_network_is_linear():
